@@ -1,0 +1,27 @@
+//! What the BPF programs and the agent share.
+//!
+//! * [`decision`]: the verdict on one connection, as a pure function over look-ups,
+//! * [`address`]: the one form in which addresses are compared and stored,
+//! * [`maps`]: the layout of every map key and value,
+//! * [`reason`]: why a verdict was given, which is also the index of its counter.
+//!
+//! Nothing here allocates, panics or knows which side it runs on.
+#![no_std]
+
+pub mod address;
+pub mod decision;
+pub mod maps;
+pub mod reason;
+#[cfg(feature = "user")]
+mod user;
+
+/// The sidecar's listener for outbound connections.
+pub const OUTBOUND_PORT: u16 = 15001;
+/// The sidecar's listener for inbound connections.
+pub const INBOUND_PORT: u16 = 15003;
+/// Ports of the pod that clients reach directly: metrics and rewritten probes.
+pub const DIRECT_INBOUND_PORTS: [u16; 5] = [15010, 15901, 15902, 15903, 15904];
+/// The user ID of the sidecar inside the pod.
+pub const SIDECAR_UID: u32 = 1500;
+/// The layout of maps and pins. It changes with every incompatible change of [`maps`].
+pub const LAYOUT_VERSION: u32 = 1;

@@ -1,0 +1,62 @@
+//! Why a connection was redirected, passed or refused.
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
+        /// Why a verdict was given. The discriminant is the index of its counter.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum Reason { $($(#[doc = $doc])+ $name,)+ }
+
+        impl Reason {
+            /// Every reason, in the order of the counters.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// The name in output, metrics and documentation.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Outbound, sent to the outbound listener.
+    RedirectOutbound = "redirect-outbound",
+    /// Inbound, sent to the inbound listener.
+    RedirectInbound = "redirect-inbound",
+    /// The sidecar called the pod itself: sent to the inbound listener.
+    RedirectSidecarToPod = "redirect-sidecar-to-pod",
+    /// The caller is the sidecar.
+    PassSidecar = "pass-sidecar",
+    /// To the local host, or to the pod's own address.
+    PassLocal = "pass-local",
+    /// An excluded range holds the destination.
+    PassExcludedRange = "pass-excluded-range",
+    /// The destination's port is excluded.
+    PassExcludedPort = "pass-excluded-port",
+    /// There are inclusion ranges, and none holds the destination.
+    PassNotIncluded = "pass-not-included",
+    /// The pod's port is excluded from inbound interception.
+    PassExcludedInboundPort = "pass-excluded-inbound-port",
+    /// A probe or metrics port of the sidecar.
+    PassReservedPort = "pass-reserved-port",
+    /// Native IPv6, while only IPv4 is intercepted.
+    PassOtherFamily = "pass-other-family",
+    /// A destination that the kernel itself refuses, such as multicast.
+    PassUnroutable = "pass-unroutable",
+    /// To be redirected, but the sidecar has no outbound listener.
+    RefuseNoOutboundListener = "refuse-no-outbound-listener",
+    /// To be redirected, but the sidecar has no inbound listener.
+    RefuseNoInboundListener = "refuse-no-inbound-listener",
+    /// To be redirected, but the kernel had no memory to remember where to.
+    RefuseNoMemory = "refuse-no-memory",
+    /// The sidecar accepted a redirected connection whose destination was not remembered.
+    LostDestination = "lost-destination",
+}
+
+/// The number of counters each pod has. More than there are reasons: room to grow
+/// without a new layout of the maps.
+pub const COUNTERS: usize = 32;
+
+const _: () = assert!(Reason::ALL.len() <= COUNTERS);
