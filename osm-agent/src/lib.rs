@@ -1,4 +1,17 @@
-//! The agent as a library: configuration, policy and datapath.
+//! The agent as a library: configuration → policy → datapath.
+//!
+//! * [`config`]: what people write, parsed and validated,
+//! * [`policy`]: what it means, in the form in which the kernel looks it up,
+//! * [`pod`]: whom it is for,
+//! * [`interceptor`]: what every datapath can do, and [`ebpf`], the one that does it,
+//! * [`cli`]: the commands.
+#![deny(unsafe_code)]
 
+pub mod cli;
 pub mod config;
+pub mod ebpf;
+pub mod error;
+pub mod interceptor;
+pub mod pod;
 pub mod policy;
+mod sys;

@@ -117,6 +117,13 @@ impl Address {
         Self::from_v4_word(u32::from_be(0x7f40_0000 | (random & 0x003f_ffff)))
     }
 
+    /// Whether this is one of the addresses that [`Self::spread_loopback`] chooses.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_spread(&self) -> bool {
+        self.is_v4() && u32::from_be(self.0[3]) & 0xffc0_0000 == 0x7f40_0000
+    }
+
     /// The 16 bytes, in network order.
     #[must_use]
     pub const fn octets(&self) -> [u8; 16] {

@@ -194,8 +194,11 @@ pub struct RangeKey {
 }
 
 impl RangeKey {
+    /// How many bits of a key the policy takes: the prefix length of a range that holds
+    /// every address.
+    pub const POLICY_LENGTH: u32 = 32;
     /// The prefix length of a key whose address is matched whole.
-    pub const FULL_LENGTH: u32 = 32 + 128;
+    pub const FULL_LENGTH: u32 = Self::POLICY_LENGTH + 128;
 
     /// The key of an address under a policy.
     #[inline(always)]
@@ -471,36 +474,52 @@ impl ListenerKey {
 #[repr(transparent)]
 pub struct Counters(pub [u64; COUNTERS]);
 
-/// How the agent names a pod. Key: its network namespace's cookie. No program reads it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub struct PodName {
-    length: u32,
-    bytes: [u8; Self::MAX],
+impl Counters {
+    /// Nothing counted yet.
+    pub const ZERO: Self = Self([0; COUNTERS]);
 }
 
-impl PodName {
-    /// The longest name in bytes: a namespace of 63, a slash, a pod of 253.
-    pub const MAX: usize = 320;
+/// What the agent has to know of a pod later. Key: its network namespace's cookie. No
+/// program reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct PodRecord {
+    cgroup: u64,
+    name_length: u64,
+    name: [u8; Self::MAX_NAME],
+}
 
-    /// `None` when the name is longer than [`Self::MAX`].
+impl PodRecord {
+    /// The longest name in bytes: a namespace of 63, a slash, a pod of 253, and some room.
+    pub const MAX_NAME: usize = 320;
+
+    /// `cgroup` is the kernel's number of the pod's cgroup. `None` when the name is longer
+    /// than [`Self::MAX_NAME`].
     #[must_use]
-    pub fn new(name: &str) -> Option<Self> {
-        let mut bytes = [0; Self::MAX];
+    pub fn new(name: &str, cgroup: u64) -> Option<Self> {
+        let mut bytes = [0; Self::MAX_NAME];
         bytes.get_mut(..name.len())?.copy_from_slice(name.as_bytes());
         Some(Self {
-            length: u32::try_from(name.len()).ok()?,
-            bytes,
+            cgroup,
+            name_length: name.len() as u64,
+            name: bytes,
         })
     }
 
     /// The name; empty if what the map holds is not text.
     #[must_use]
-    pub fn as_str(&self) -> &str {
-        self.bytes
-            .get(..self.length as usize)
+    pub fn name(&self) -> &str {
+        usize::try_from(self.name_length)
+            .ok()
+            .and_then(|length| self.name.get(..length))
             .and_then(|bytes| core::str::from_utf8(bytes).ok())
             .unwrap_or_default()
+    }
+
+    /// The kernel's number of the pod's cgroup.
+    #[must_use]
+    pub const fn cgroup(&self) -> u64 {
+        self.cgroup
     }
 }
 
@@ -511,8 +530,6 @@ impl PodName {
 pub struct PolicyRecord {
     /// SHA-256 of the policy in its normal form.
     pub digest: [u8; 32],
-    /// The flags it compiles to; see [`PolicyWord`].
-    pub flags: u32,
 }
 
 /// The one entry that says what the other maps are. No program reads it.
@@ -523,6 +540,8 @@ pub struct Meta {
     pub layout: u32,
     /// The id that the next new policy gets. Ids are not used twice.
     pub next_policy: u32,
+    /// The id of a policy that is being written or removed; 0 for none.
+    pub staged_policy: u32,
     /// SHA-256 of the object that the pinned programs were loaded from.
     pub programs: [u8; 32],
 }
@@ -539,7 +558,7 @@ const _: () = {
     assert!(size_of::<HandshakeKey>() == 32);
     assert!(size_of::<ListenerKey>() == 16);
     assert!(size_of::<Counters>() == 8 * COUNTERS);
-    assert!(size_of::<PodName>() == 324);
-    assert!(size_of::<PolicyRecord>() == 36);
-    assert!(size_of::<Meta>() == 40);
+    assert!(size_of::<PodRecord>() == 336);
+    assert!(size_of::<PolicyRecord>() == 32);
+    assert!(size_of::<Meta>() == 44);
 };

@@ -9,7 +9,7 @@ use crate::{
     address::Address,
     maps::{
         Counters, HandshakeKey, ListenerKey, LocalKey, Meta, OriginalDestination, PodEntry,
-        PodName, PolicyRecord, PolicyWord, PortPage, PortPageKey, RangeEntry, RangeKey,
+        PodRecord, PolicyRecord, PolicyWord, PortPage, PortPageKey, RangeEntry, RangeKey,
     },
 };
 
@@ -64,7 +64,7 @@ pod!(
     Meta,
     OriginalDestination,
     PodEntry,
-    PodName,
+    PodRecord,
     PolicyRecord,
     PolicyWord,
     PortPage,

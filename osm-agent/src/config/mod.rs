@@ -1,1 +1,22 @@
-//! Placeholder.
+//! Configuration: parse and validate, nothing else.
+//!
+//! * [`MeshConfig`]: what the mesh says, from a `MeshConfig` object in a file,
+//! * [`Lists`]: the four lists of exclusions and inclusions, of the mesh or of one pod's
+//!   annotations, and their union, which is what counts,
+//! * [`Error`]: the first thing that is wrong, and where.
+//!
+//! The norm is the section "Configuration" of `spec.md`. Nothing is taken in part: there is
+//! a whole configuration, or an error.
+
+mod annotations;
+mod cursor;
+mod error;
+mod item;
+mod lists;
+mod mesh;
+mod node;
+
+pub use annotations::{ANNOTATIONS, unknown_list_annotations};
+pub use error::Error;
+pub use lists::Lists;
+pub use mesh::{InterceptionMode, LocalProxyMode, MAX_SIZE, MeshConfig};

@@ -1,0 +1,79 @@
+//! The commands.
+
+mod attach;
+mod detach;
+mod foreground;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    ebpf::DEFAULT_STATE_DIR,
+    error::{Error, Result},
+};
+
+/// Redirects the TCP traffic of service-mesh pods to their sidecar proxy, with eBPF.
+///
+/// Outbound connections go to the sidecar's port 15001, inbound ones to 15003; the sidecar's
+/// own (user 1500) pass. Exit status: 0 done, 1 failed, 2 wrong usage or configuration.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Intercept a pod, or change the lists of one that is intercepted
+    Attach(attach::Attach),
+    /// Let go of a pod; its established connections live on
+    Detach(detach::Detach),
+}
+
+impl Cli {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// One error, to be shown to the user; [`Error::exit_code`] is the exit status.
+    pub fn run(self) -> Result<()> {
+        match self.command {
+            Command::Attach(attach) => attach.run(),
+            Command::Detach(detach) => detach.run(),
+        }
+    }
+}
+
+/// Where the kernel state is.
+#[derive(Args, Debug)]
+struct State {
+    /// Directory in a bpffs that holds maps, programs and links; mounted where missing
+    #[arg(long, value_name = "DIR", env = "OSM_STATE_DIR", default_value = DEFAULT_STATE_DIR)]
+    state_dir: PathBuf,
+}
+
+/// Fails early, and in words, without the privileges that everything here needs.
+fn check_privileges() -> Result<()> {
+    const NEEDED: [(u32, &str); 2] = [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN")];
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        // Without /proc it is left to the kernel to refuse.
+        .unwrap_or(u64::MAX);
+    let missing: Vec<_> = NEEDED
+        .into_iter()
+        .filter(|(bit, _)| effective & (1 << bit) == 0)
+        .map(|(_, name)| name)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Error::System {
+        tried: "attach BPF programs".into(),
+        source: format!("this process lacks {}", missing.join(" and ")).into(),
+        advice: "; run as root, or give the container these capabilities and CAP_BPF".into(),
+    })
+}

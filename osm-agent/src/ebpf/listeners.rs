@@ -1,0 +1,143 @@
+//! Listeners of the sidecar that are older than the enrolment: no program has seen them.
+
+use std::{collections::HashSet, net::SocketAddr, os::fd::{AsRawFd as _, OwnedFd}};
+
+use aya::maps::{MapData, MapError, SockHash};
+use osm_ebpf_common::{
+    INBOUND_PORT, OUTBOUND_PORT,
+    decision::Direction,
+    maps::{Family, LISTENER_SLOTS, ListenerKey},
+};
+use procfs::{
+    ProcError,
+    net::TcpState,
+    process::{FDTarget, Process},
+};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
+use crate::{
+    error::{Result, Tried as _},
+    pod::Pod,
+};
+
+/// Finds the sidecar's listening sockets in the pod's processes and keeps them; returns how
+/// many there were.
+///
+/// # Errors
+/// Where the pod's processes can't be inspected. One that ends meanwhile is no error.
+pub fn find(pod: &Pod, listeners: &mut SockHash<MapData, ListenerKey>) -> Result<usize> {
+    let netns = pod.netns.inode()?;
+    let mut seen = HashSet::new();
+    let processes = pod
+        .cgroup
+        .processes()
+        .tried(|| format!("list the processes of {}", pod.cgroup.path().display()))?;
+    for pid in processes {
+        for found in gone_is_none(of_process(pid, netns, pod.sidecar_uid))
+            .tried(|| format!("look for listeners in process {pid}"))?
+            .unwrap_or_default()
+        {
+            if seen.insert(found.inode) {
+                keep(pod, &found, listeners)
+                    .tried(|| format!("keep the listener {} of process {pid}", found.address))?;
+            }
+        }
+    }
+    Ok(seen.len())
+}
+
+struct Found {
+    address: SocketAddr,
+    inode: u64,
+    socket: OwnedFd,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum LookError {
+    #[error(transparent)]
+    Proc(#[from] ProcError),
+    #[error(transparent)]
+    System(#[from] rustix::io::Errno),
+}
+
+fn of_process(pid: i32, netns: u64, uid: u32) -> Result<Vec<Found>, LookError> {
+    let process = Process::new(pid)?;
+    let namespaces = process.namespaces()?;
+    if namespaces.0.values().all(|ns| ns.ns_type != "net" || ns.identifier != netns) {
+        return Ok(Vec::new());
+    }
+    let wanted: Vec<_> = process
+        .tcp()?
+        .into_iter()
+        .chain(process.tcp6()?)
+        .filter(|entry| entry.state == TcpState::Listen && entry.uid == uid)
+        .filter(|entry| direction(entry.local_address).is_some())
+        .collect();
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let pidfd = pidfd_open(
+        Pid::from_raw(pid).ok_or(rustix::io::Errno::SRCH)?,
+        PidfdFlags::empty(),
+    )?;
+    let mut found = Vec::new();
+    for fd in process.fd()?.flatten() {
+        let FDTarget::Socket(inode) = fd.target else {
+            continue;
+        };
+        if let Some(entry) = wanted.iter().find(|entry| entry.inode == inode) {
+            found.push(Found {
+                address: entry.local_address,
+                inode,
+                socket: pidfd_getfd(&pidfd, fd.fd, PidfdGetfdFlags::empty())?,
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// A process or one of its descriptors may go while it is looked at.
+fn gone_is_none<T>(result: Result<T, LookError>) -> Result<Option<T>, LookError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(
+            LookError::Proc(ProcError::NotFound(_))
+            | LookError::System(rustix::io::Errno::SRCH | rustix::io::Errno::BADF),
+        ) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+const fn direction(address: SocketAddr) -> Option<Direction> {
+    match address.port() {
+        OUTBOUND_PORT => Some(Direction::Outbound),
+        INBOUND_PORT => Some(Direction::Inbound),
+        _ => None,
+    }
+}
+
+fn keep(
+    pod: &Pod,
+    found: &Found,
+    listeners: &mut SockHash<MapData, ListenerKey>,
+) -> Result<(), MapError> {
+    const BPF_NOEXIST: u64 = 1;
+    let Some(direction) = direction(found.address) else {
+        return Ok(());
+    };
+    let family = if found.address.is_ipv4() {
+        Family::V4
+    } else {
+        Family::V6
+    };
+    for slot in 0..LISTENER_SLOTS {
+        let key = ListenerKey::new(pod.netns.cookie(), direction, family, slot);
+        match listeners.insert(key, found.socket.as_raw_fd(), BPF_NOEXIST) {
+            Err(MapError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(libc::EEXIST) => {}
+            result => return result,
+        }
+    }
+    // As many as there are slots: the others are of the same kind, and share their work.
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! The eBPF datapath: shared maps and programs, and a set of links for each pod, all pinned
+//! in one state directory.
+
+mod instance;
+mod links;
+mod listeners;
+mod maps;
+mod objects;
+mod policies;
+mod pods;
+mod state;
+
+use std::path::Path;
+
+use aya::maps::MapError;
+
+use crate::{
+    error::Result,
+    interceptor::{Enrolled, Intercepted, Interceptor},
+    pod::Pod,
+    policy::Policy,
+};
+use maps::Maps;
+use state::StateDir;
+
+pub use state::DEFAULT_STATE_DIR;
+
+/// The datapath that lives in one state directory. While this exists, no other process
+/// changes that directory.
+pub struct Ebpf {
+    state: StateDir,
+    maps: Maps,
+}
+
+impl Ebpf {
+    /// Opens a state directory, and loads the programs into it where there are none.
+    ///
+    /// # Errors
+    /// Where the kernel can't do it, or another version's state is there.
+    pub fn open(state_dir: &Path) -> Result<Self> {
+        let state = StateDir::create(state_dir)?;
+        let maps = instance::open_or_load(&state)?;
+        let mut ebpf = Self { state, maps };
+        ebpf.recover()?;
+        Ok(ebpf)
+    }
+
+    /// Opens a state directory, if anything is there.
+    ///
+    /// # Errors
+    /// Where another version's state is there.
+    pub fn open_existing(state_dir: &Path) -> Result<Option<Self>> {
+        let Some(state) = StateDir::open(state_dir)? else {
+            return Ok(None);
+        };
+        let Some(maps) = instance::open(&state)? else {
+            return Ok(None);
+        };
+        let mut ebpf = Self { state, maps };
+        ebpf.recover()?;
+        Ok(Some(ebpf))
+    }
+
+    /// Removes maps and programs, once no pod needs them.
+    ///
+    /// # Errors
+    /// Where the directory can't be removed.
+    pub fn remove_if_unused(self) -> Result<()> {
+        if self.inspect()?.is_empty() {
+            drop(self.maps);
+            self.state.remove()?;
+        }
+        Ok(())
+    }
+
+    /// Undoes what an agent that was killed left half-done.
+    fn recover(&mut self) -> Result<()> {
+        self.recover_pods()?;
+        self.recover_policies()
+    }
+}
+
+impl Interceptor for Ebpf {
+    fn enrol(&mut self, pod: &Pod, policy: &Policy) -> Result<Enrolled> {
+        let word = self.ensure_policy(policy)?;
+        let enrolled = match self.pod_by_cookie(pod.netns.cookie())? {
+            Some(entry) => self.change(pod, &entry, word),
+            None => self.enrol_new(pod, word),
+        };
+        // Also after a failure: a policy that nobody uses is not left behind.
+        let collected = self.collect_policies();
+        let enrolled = enrolled?;
+        collected?;
+        Ok(enrolled)
+    }
+
+    fn withdraw(&mut self, netns_cookie: u64) -> Result<()> {
+        self.withdraw_pod(netns_cookie)?;
+        self.collect_policies()
+    }
+
+    fn inspect(&self) -> Result<Vec<Intercepted>> {
+        self.intercepted()
+    }
+}
+
+/// A missing entry is an answer, not an error.
+fn found<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(None),
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}

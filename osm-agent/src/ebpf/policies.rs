@@ -1,0 +1,161 @@
+//! Policies in the maps: written whole, shared by pods with equal lists, removed when the
+//! last of them has gone on to another.
+
+use std::collections::BTreeSet;
+
+use aya::maps::lpm_trie::Key;
+use osm_ebpf_common::maps::{PolicyRecord, PolicyWord, PortPageKey, RangeKey};
+
+use super::{Ebpf, found};
+use crate::{
+    error::{Result, Tried as _},
+    policy::Policy,
+    sys,
+};
+
+impl Ebpf {
+    /// The word that puts a policy in force. It is written first where it is not there yet.
+    pub(super) fn ensure_policy(&mut self, policy: &Policy) -> Result<PolicyWord> {
+        if policy.is_empty() {
+            return Ok(policy.word(0));
+        }
+        let digest = policy.digest();
+        for entry in self.maps.policies.iter() {
+            let (id, record) = entry.tried(|| "read the map POLICIES")?;
+            if record.digest == digest {
+                return Ok(policy.word(id));
+            }
+        }
+        let id = self.stage(policy)?;
+        let record = PolicyRecord { digest };
+        self.maps
+            .policies
+            .insert(id, record, 0)
+            .tried(|| "write the map POLICIES")?;
+        self.set_staged(0)?;
+        Ok(policy.word(id))
+    }
+
+    /// Removes the policies that no pod goes by any more.
+    pub(super) fn collect_policies(&mut self) -> Result<()> {
+        let used = self.policies_in_use()?;
+        let unused: Vec<u32> = self
+            .maps
+            .policies
+            .keys()
+            .filter(|id| id.as_ref().map_or(true, |id| !used.contains(id)))
+            .collect::<Result<_, _>>()
+            .tried(|| "read the map POLICIES")?;
+        if unused.is_empty() {
+            return Ok(());
+        }
+        // A program may have read the old id just before the change.
+        sys::netns::wait_for_running_programs()
+            .tried(|| "wait for running BPF programs")?;
+        for id in unused {
+            self.set_staged(id)?;
+            self.maps
+                .policies
+                .remove(&id)
+                .tried(|| "write the map POLICIES")?;
+            self.remove_lists(id)?;
+            self.set_staged(0)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what a killed agent had written of a policy, or left of one.
+    pub(super) fn recover_policies(&mut self) -> Result<()> {
+        let staged = self.maps.meta()?.staged_policy;
+        if staged == 0 {
+            return Ok(());
+        }
+        let complete = found(self.maps.policies.get(&staged, 0))
+            .tried(|| "read the map POLICIES")?
+            .is_some();
+        if !complete {
+            self.remove_lists(staged)?;
+        }
+        self.set_staged(0)
+    }
+
+    /// Writes a policy's lists under a new id, which no pod goes by yet.
+    fn stage(&mut self, policy: &Policy) -> Result<u32> {
+        let mut meta = self.maps.meta()?;
+        let id = meta.next_policy;
+        meta.next_policy += 1;
+        meta.staged_policy = id;
+        self.maps.set_meta(meta)?;
+        let written = self.write_lists(id, policy);
+        if written.is_err() {
+            // The error that is reported is the first one; `recover_policies` tries again.
+            if self.remove_lists(id).is_ok() {
+                let _ = self.set_staged(0);
+            }
+        }
+        written.map(|()| id)
+    }
+
+    fn write_lists(&mut self, id: u32, policy: &Policy) -> Result<()> {
+        for range in policy.ranges() {
+            let length = RangeKey::POLICY_LENGTH + u32::from(range.length());
+            let key = Key::new(length, RangeKey::new(id, range.address()));
+            self.maps
+                .ranges
+                .insert(&key, range.entry(), 0)
+                .tried(|| format!("add the range {range:?} to the map RANGES"))?;
+        }
+        for (direction, first_port, page) in policy.port_pages() {
+            let key = PortPageKey::new(id, direction, first_port);
+            self.maps
+                .port_pages
+                .insert(key, *page, 0)
+                .tried(|| "add ports to the map PORT_PAGES")?;
+        }
+        Ok(())
+    }
+
+    fn remove_lists(&mut self, id: u32) -> Result<()> {
+        let ranges: Vec<_> = self
+            .maps
+            .ranges
+            .keys()
+            .filter(|key| key.as_ref().map_or(true, |key| key.data().policy() == id))
+            .collect::<Result<_, _>>()
+            .tried(|| "read the map RANGES")?;
+        for key in ranges {
+            found(self.maps.ranges.remove(&key)).tried(|| "remove from the map RANGES")?;
+        }
+        let pages: Vec<_> = self
+            .maps
+            .port_pages
+            .keys()
+            .filter(|key| key.as_ref().map_or(true, |key| key.policy() == id))
+            .collect::<Result<_, _>>()
+            .tried(|| "read the map PORT_PAGES")?;
+        for key in pages {
+            found(self.maps.port_pages.remove(&key)).tried(|| "remove from the map PORT_PAGES")?;
+        }
+        Ok(())
+    }
+
+    fn policies_in_use(&self) -> Result<BTreeSet<u32>> {
+        let mut used = BTreeSet::new();
+        for entry in self.maps.pods.iter() {
+            let (_, pod) = entry.tried(|| "read the map PODS")?;
+            let word = self
+                .maps
+                .policy_in_force
+                .get(&pod.slot(), 0)
+                .tried(|| "read the map POLICY_IN_FORCE")?;
+            used.insert(word.id());
+        }
+        Ok(used)
+    }
+
+    fn set_staged(&mut self, id: u32) -> Result<()> {
+        let mut meta = self.maps.meta()?;
+        meta.staged_policy = id;
+        self.maps.set_meta(meta)
+    }
+}

@@ -1,0 +1,219 @@
+//! From lists to what the kernel looks up. Pure: equal lists give the equal policy.
+//!
+//! * [`Policy`]: the normal form, which the datapath writes into maps,
+//! * [`View`]: a policy asked as the kernel asks it, for `explain` and for tests,
+//! * [`Naive`]: the lists asked as `spec.md` puts it, the reference for both.
+
+mod naive;
+mod ranges;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use osm_ebpf_common::{
+    address::Address,
+    decision::Direction,
+    maps::{PolicyWord, PortPage, RangeEntry},
+};
+use sha2::{Digest, Sha256};
+
+use crate::config::Lists;
+
+pub use naive::Naive;
+pub use view::View;
+
+/// The lists of one or many pods in the form in which the kernel looks them up.
+///
+/// It holds no id: [`Self::word`] joins it with the one under which its entries are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    ranges: Vec<Range>,
+    /// The prefix lengths that occur, the longest first. Follows from `ranges`.
+    lengths: Vec<u8>,
+    /// By direction, and by the number of the page.
+    pages: BTreeMap<(Direction, u16), PortPage>,
+    flags: u32,
+}
+
+/// One entry of the ranges: the longest that holds an address is final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    address: Address,
+    length: u8,
+    entry: RangeEntry,
+}
+
+impl Range {
+    /// The first address of the range.
+    #[must_use]
+    pub const fn address(&self) -> Address {
+        self.address
+    }
+
+    /// How many bits of the 128-bit form count, 0 to 128: 96 more than IPv4 people write. In
+    /// the kernel's key the 32 bits of the policy's id come before them.
+    #[must_use]
+    pub const fn length(&self) -> u8 {
+        self.length
+    }
+
+    /// What it says of the addresses it holds.
+    #[must_use]
+    pub const fn entry(&self) -> RangeEntry {
+        self.entry
+    }
+}
+
+impl Policy {
+    /// Compiles the effective lists, the union of mesh and pod.
+    ///
+    /// Exclusion beats inclusion: what lies in an excluded range is not stored, nor is an
+    /// inclusion in an inclusion. An IPv6 range that reaches across the v4-mapped addresses,
+    /// such as `::/0`, is kept from IPv4 by a neutral entry. `dual_stack` says whether native
+    /// IPv6 is intercepted as well.
+    #[must_use]
+    pub fn compile(lists: &Lists, dual_stack: bool) -> Self {
+        let ranges = ranges::compile(
+            &lists.outbound_ranges_excluded,
+            &lists.outbound_ranges_included,
+        );
+        let flags = [
+            (PolicyWord::RANGES, !ranges.is_empty()),
+            // By the list, not by the entries: an inclusion that is excluded as a whole
+            // leaves no entry, but goes on excluding everything else.
+            (
+                PolicyWord::INCLUSION,
+                !lists.outbound_ranges_included.is_empty(),
+            ),
+            (
+                PolicyWord::OUTBOUND_PORTS,
+                !lists.outbound_ports_excluded.is_empty(),
+            ),
+            (
+                PolicyWord::INBOUND_PORTS,
+                !lists.inbound_ports_excluded.is_empty(),
+            ),
+            (PolicyWord::DUAL_STACK, dual_stack),
+        ];
+        Self {
+            lengths: lengths(&ranges),
+            ranges,
+            pages: pages(lists),
+            flags: flags
+                .into_iter()
+                .filter_map(|(flag, is_set)| is_set.then_some(flag))
+                .fold(0, |flags, flag| flags | flag),
+        }
+    }
+
+    /// The range entries, by address in network order, then by length.
+    #[must_use]
+    pub fn ranges(&self) -> &[Range] {
+        &self.ranges
+    }
+
+    /// The pages that hold a port, each with its direction and the first port it can hold
+    /// (host byte order).
+    pub fn port_pages(&self) -> impl Iterator<Item = (Direction, u16, &PortPage)> {
+        self.pages
+            .iter()
+            .map(|((direction, page), bits)| (*direction, page * PortPage::PORTS, bits))
+    }
+
+    /// The excluded ports of a direction, in ascending order (host byte order).
+    pub fn excluded_ports(&self, direction: Direction) -> impl Iterator<Item = u16> {
+        self.port_pages()
+            .filter(move |(of, ..)| *of == direction)
+            .flat_map(|(_, first, bits)| {
+                (first..=first + (PortPage::PORTS - 1)).filter(|port| bits.contains(*port))
+            })
+    }
+
+    /// Whether there is nothing to look up: the flags say it all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty() && self.pages.is_empty()
+    }
+
+    /// The flags; see [`PolicyWord`].
+    #[must_use]
+    pub const fn flags(&self) -> u32 {
+        self.flags
+    }
+
+    /// The word that puts this policy in force for a pod, once its entries are written under
+    /// `id`.
+    #[must_use]
+    pub const fn word(&self, id: u32) -> PolicyWord {
+        PolicyWord::new(id, self.flags)
+    }
+
+    /// SHA-256 of the whole policy: equal for equal policies, across restarts and machines.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(b"osm-agent policy, form 1\0");
+        hash.update(self.flags.to_be_bytes());
+        // The count divides ranges from ports; each of either has one length.
+        hash.update((self.ranges.len() as u64).to_be_bytes());
+        for range in &self.ranges {
+            hash.update(range.address.octets());
+            hash.update([range.length, name_byte(range.entry)]);
+        }
+        for direction in [Direction::Outbound, Direction::Inbound] {
+            for port in self.excluded_ports(direction) {
+                hash.update((direction as u16).to_be_bytes());
+                hash.update(port.to_be_bytes());
+            }
+        }
+        hash.finalize().into()
+    }
+
+    /// The entry that decides on an address: of those that hold it, the one with the greatest
+    /// length.
+    #[must_use]
+    pub fn longest_match(&self, address: &Address) -> Option<&Range> {
+        self.lengths.iter().find_map(|length| {
+            let wanted = (ranges::first_of(*address, *length).octets(), *length);
+            let found = self
+                .ranges
+                .binary_search_by_key(&wanted, |range| (range.address.octets(), range.length));
+            found.ok().and_then(|index| self.ranges.get(index))
+        })
+    }
+
+    fn excludes_port(&self, direction: Direction, port: u16) -> bool {
+        self.pages
+            .get(&(direction, port / PortPage::PORTS))
+            .is_some_and(|page| page.contains(port))
+    }
+}
+
+fn pages(lists: &Lists) -> BTreeMap<(Direction, u16), PortPage> {
+    let mut pages = BTreeMap::new();
+    for (direction, ports) in [
+        (Direction::Outbound, &lists.outbound_ports_excluded),
+        (Direction::Inbound, &lists.inbound_ports_excluded),
+    ] {
+        for port in ports {
+            pages
+                .entry((direction, port / PortPage::PORTS))
+                .or_insert(PortPage::EMPTY)
+                .insert(*port);
+        }
+    }
+    pages
+}
+
+fn lengths(ranges: &[Range]) -> Vec<u8> {
+    let lengths: BTreeSet<u8> = ranges.iter().map(|range| range.length).collect();
+    lengths.into_iter().rev().collect()
+}
+
+const fn name_byte(entry: RangeEntry) -> u8 {
+    match entry {
+        RangeEntry::EXCLUDED => b'x',
+        RangeEntry::INCLUDED => b'i',
+        _ => b'n',
+    }
+}

@@ -1,0 +1,69 @@
+//! The reference: the lists as `spec.md` reads, sentence by sentence, and nothing clever.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use ipnet::IpNet;
+use osm_ebpf_common::{
+    address::Address,
+    decision::{Direction, Pod, RangeRule},
+};
+
+use crate::config::Lists;
+
+/// A pod under lists that are searched from end to end. Compiled policies, and the datapaths
+/// that are made from them, must answer as this does.
+#[derive(Clone, Debug, Default)]
+pub struct Naive {
+    /// The effective lists.
+    pub lists: Lists,
+    /// The pod's own addresses, loopback left aside.
+    pub own_addresses: Vec<Address>,
+    /// Whether native IPv6 is intercepted as well.
+    pub dual_stack: bool,
+}
+
+impl Pod for Naive {
+    fn is_dual_stack(&self) -> bool {
+        self.dual_stack
+    }
+
+    fn owns(&self, address: &Address) -> bool {
+        self.own_addresses.contains(address)
+    }
+
+    fn range(&self, destination: &Address) -> RangeRule {
+        let excluded = &self.lists.outbound_ranges_excluded;
+        let included = &self.lists.outbound_ranges_included;
+        if any_holds(excluded, *destination) {
+            RangeRule::Excluded
+        } else if !included.is_empty() && !any_holds(included, *destination) {
+            RangeRule::NotIncluded
+        } else {
+            RangeRule::Intercepted
+        }
+    }
+
+    fn excludes_port(&self, direction: Direction, port: u16) -> bool {
+        match direction {
+            Direction::Outbound => self.lists.outbound_ports_excluded.contains(&port),
+            Direction::Inbound => self.lists.inbound_ports_excluded.contains(&port),
+        }
+    }
+}
+
+fn any_holds(ranges: &BTreeSet<IpNet>, address: Address) -> bool {
+    ranges.iter().any(|range| holds(range, address))
+}
+
+/// A range holds addresses of its own family only. IPv4 may also be written v4-mapped, with
+/// a length from 96 on.
+fn holds(range: &IpNet, address: Address) -> bool {
+    match (range, IpAddr::from(address)) {
+        (IpNet::V4(range), IpAddr::V4(address)) => range.contains(&address),
+        (IpNet::V6(range), IpAddr::V6(address)) => range.contains(&address),
+        (IpNet::V6(range), IpAddr::V4(address)) => {
+            range.prefix_len() >= 96 && range.contains(&address.to_ipv6_mapped())
+        }
+        (IpNet::V4(_), IpAddr::V6(_)) => false,
+    }
+}

@@ -1,0 +1,5 @@
+//! System calls that no library offers safely: the only unsafe code of the agent.
+#![expect(unsafe_code, reason = "this is the one module that may")]
+
+pub mod bpf;
+pub mod netns;

@@ -1,0 +1,85 @@
+//! The programs attached to a pod's cgroup. Loaded once per node, shared by all pods.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::{
+    macros::{cgroup_sock_addr, cgroup_sockopt, sock_ops},
+    programs::{SockAddrContext, SockOpsContext, SockoptContext},
+};
+use osm_ebpf::{
+    connect::{self, Outcome},
+    handshake,
+    kernel::{Operation, SocketAddress, SocketOption},
+    listeners, names, option,
+};
+use osm_ebpf_common::maps::Family;
+
+const ALLOW: i32 = 1;
+const DENY: i32 = 0;
+
+#[cgroup_sock_addr(connect4)]
+fn connect4(ctx: SockAddrContext) -> i32 {
+    connect_code(connect::connect(SocketAddress::new(&ctx), Family::V4))
+}
+
+#[cgroup_sock_addr(connect6)]
+fn connect6(ctx: SockAddrContext) -> i32 {
+    connect_code(connect::connect(SocketAddress::new(&ctx), Family::V6))
+}
+
+#[inline(always)]
+const fn connect_code(outcome: Outcome) -> i32 {
+    match outcome {
+        Outcome::Proceed => ALLOW,
+        Outcome::Refuse => DENY,
+    }
+}
+
+#[cgroup_sock_addr(getpeername4)]
+fn getpeername4(ctx: SockAddrContext) -> i32 {
+    names::peer(SocketAddress::new(&ctx), Family::V4);
+    ALLOW
+}
+
+#[cgroup_sock_addr(getpeername6)]
+fn getpeername6(ctx: SockAddrContext) -> i32 {
+    names::peer(SocketAddress::new(&ctx), Family::V6);
+    ALLOW
+}
+
+#[cgroup_sock_addr(getsockname4)]
+fn getsockname4(ctx: SockAddrContext) -> i32 {
+    names::own(SocketAddress::new(&ctx), Family::V4);
+    ALLOW
+}
+
+#[cgroup_sock_addr(getsockname6)]
+fn getsockname6(ctx: SockAddrContext) -> i32 {
+    names::own(SocketAddress::new(&ctx), Family::V6);
+    ALLOW
+}
+
+// Not called like its section, `sockops`: the loader could not tell them apart.
+#[sock_ops]
+fn socket_events(ctx: SockOpsContext) -> u32 {
+    const TCP_CONNECT: u32 = 3;
+    const PASSIVE_ESTABLISHED: u32 = 5;
+    const STATE_CHANGED: u32 = 10;
+    const LISTEN: u32 = 11;
+
+    let operation = Operation::new(&ctx);
+    match operation.code() {
+        TCP_CONNECT => handshake::connecting(operation),
+        PASSIVE_ESTABLISHED => handshake::established(operation),
+        STATE_CHANGED => handshake::state_changed(operation),
+        LISTEN => listeners::listening(operation),
+        _ => {}
+    }
+    1
+}
+
+#[cgroup_sockopt(getsockopt)]
+fn getsockopt(ctx: SockoptContext) -> i32 {
+    option::get(SocketOption::new(&ctx));
+    ALLOW
+}

@@ -1,0 +1,128 @@
+//! connect(): where the pod's own connections are decided on and redirected.
+
+use osm_ebpf_common::{
+    address::Address,
+    decision::{self, Direction, Outbound, Verdict},
+    maps::{Family, OriginalDestination},
+    reason::Reason,
+};
+
+use crate::{
+    kernel::{self, Socket, SocketAddress},
+    listeners::{self, Target},
+    pod::Pod,
+};
+
+/// What the kernel is to do with the call.
+#[derive(Clone, Copy)]
+pub enum Outcome {
+    /// Go on, with the address that is in the context now.
+    Proceed,
+    /// Fail with `EPERM`.
+    Refuse,
+}
+
+/// Decides on one connect() and carries the verdict out.
+#[inline(always)]
+#[must_use]
+pub fn connect(ctx: SocketAddress, family: Family) -> Outcome {
+    if !ctx.is_tcp() {
+        return Outcome::Proceed;
+    }
+    let (Some(pod), Some(socket)) = (Pod::find(ctx.netns_cookie()), ctx.socket()) else {
+        return Outcome::Proceed;
+    };
+    let dialled = OriginalDestination::new(ctx.address(family), ctx.port());
+    let verdict = decision::outbound(
+        &pod,
+        &Outbound {
+            destination: meant(dialled.address(), socket),
+            port: dialled.port(),
+            by_sidecar: kernel::current_uid() == pod.entry.sidecar_uid(),
+        },
+    );
+    match verdict {
+        Verdict::Pass(reason) => {
+            pod.count(reason);
+            // An earlier connect() on this socket may have been redirected, and failed.
+            socket.forget();
+            Outcome::Proceed
+        }
+        Verdict::Redirect(direction, reason) => {
+            redirect(ctx, family, &pod, socket, dialled, direction, reason)
+        }
+    }
+}
+
+#[inline(always)]
+fn redirect(
+    ctx: SocketAddress,
+    family: Family,
+    pod: &Pod,
+    socket: Socket,
+    dialled: OriginalDestination,
+    direction: Direction,
+    reason: Reason,
+) -> Outcome {
+    let Some(target) = listeners::target(pod.entry.netns_cookie(), direction) else {
+        pod.count(match direction {
+            Direction::Outbound => Reason::RefuseNoOutboundListener,
+            Direction::Inbound => Reason::RefuseNoInboundListener,
+        });
+        socket.forget();
+        send_to(ctx, family, &Target::NOBODY);
+        return Outcome::Proceed;
+    };
+    if socket.remember(dialled).is_err() {
+        pod.count(Reason::RefuseNoMemory);
+        return Outcome::Refuse;
+    }
+    pod.count(reason);
+    come_from_the_pod(ctx, family, pod, socket, &dialled.address());
+    send_to(ctx, family, &target);
+    Outcome::Proceed
+}
+
+#[inline(always)]
+fn send_to(ctx: SocketAddress, family: Family, target: &Target) {
+    ctx.set_address(family, target.address);
+    ctx.set_port(target.port);
+}
+
+/// Binds the socket to the address it would have used, so that the sidecar sees the app's
+/// own address and not 127.0.0.1. A socket that has a port can't be bound any more; its
+/// names are corrected in [`crate::names`].
+#[inline(always)]
+fn come_from_the_pod(
+    ctx: SocketAddress,
+    family: Family,
+    pod: &Pod,
+    socket: Socket,
+    destination: &Address,
+) {
+    let (address, port) = socket.bound();
+    if port != 0 || !address.is_unspecified() {
+        return;
+    }
+    if let Some(source) = pod.source_for(destination) {
+        ctx.bind(family, source);
+    }
+}
+
+/// The address that a dialled one stands for: an unspecified one is the local host, or
+/// the address that the socket is bound to.
+#[inline(always)]
+fn meant(dialled: Address, socket: Socket) -> Address {
+    if !dialled.is_unspecified() {
+        return dialled;
+    }
+    if !dialled.is_v4() {
+        return Address::LOCALHOST_V6;
+    }
+    let (bound, _) = socket.bound();
+    if bound.is_unspecified() {
+        Address::LOCALHOST_V4
+    } else {
+        bound
+    }
+}

@@ -1,0 +1,73 @@
+//! All maps, with their size, their writer and their lifetime.
+//!
+//! Maps are pinned in the state directory and live until the last pod is withdrawn. Sizes
+//! are limits, not allocations, unless "preallocated" is said.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, SkStorage, SockHash},
+    macros::btf_map,
+};
+use osm_ebpf_common::maps::{
+    Counters, HandshakeKey, ListenerKey, LocalKey, MAX_PODS, Meta, OriginalDestination, PodEntry,
+    PodRecord, PolicyRecord, PolicyWord, PortPage, PortPageKey, RangeEntry, RangeKey,
+};
+
+const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
+const PODS_LIMIT: usize = MAX_PODS as usize;
+
+/// Netns cookie → the pod. Written by the agent at enrolment, removed at withdrawal.
+#[btf_map]
+pub static PODS: HashMap<u64, PodEntry, PODS_LIMIT, ON_DEMAND> = HashMap::new();
+
+/// Pod's slot → the policy in force. Written by the agent: one store is one change.
+/// Preallocated, 8 bytes a slot.
+#[btf_map]
+pub static POLICY_IN_FORCE: Array<PolicyWord, PODS_LIMIT> = Array::new();
+
+/// Second and further addresses of pods. Written by the agent at enrolment, removed at
+/// withdrawal.
+#[btf_map]
+pub static LOCALS: HashMap<LocalKey, u32, 16_384, ON_DEMAND> = HashMap::new();
+
+/// (policy, address) longest prefix → excluded or included. Written by the agent before a
+/// policy comes into force, never changed, removed when no pod uses the policy.
+#[btf_map]
+pub static RANGES: LpmTrie<RangeKey, RangeEntry, 4_194_304> = LpmTrie::new();
+
+/// (policy, direction, page) → excluded ports. Written and removed as [`RANGES`] is.
+#[btf_map]
+pub static PORT_PAGES: HashMap<PortPageKey, PortPage, 65_536, ON_DEMAND> = HashMap::new();
+
+/// Socket → what was dialled. Written by connect on the app's socket and by sockops on the
+/// sidecar's; goes with the socket.
+#[btf_map]
+pub static REMEMBERED: SkStorage<OriginalDestination> = SkStorage::new();
+
+/// Connection → what was dialled, from the SYN until the sidecar's side is established or
+/// the app's socket closes. Written and removed by sockops.
+#[btf_map]
+pub static HANDSHAKES: HashMap<HandshakeKey, OriginalDestination, 262_144, ON_DEMAND> =
+    HashMap::new();
+
+/// (pod, direction, family, slot) → the sidecar's listening socket. Written by sockops, and
+/// by the agent for listeners older than the enrolment; goes with the socket.
+#[btf_map]
+pub static LISTENERS: SockHash<ListenerKey, 65_536> = SockHash::new();
+
+/// Pod's slot → its counters, per CPU. Written by all programs, zeroed by the agent at
+/// enrolment. Preallocated, 256 bytes a slot and CPU.
+#[btf_map]
+pub static COUNTERS: PerCpuArray<Counters, PODS_LIMIT> = PerCpuArray::new();
+
+/// Netns cookie → what the agent has to know of it later. For the agent only.
+#[btf_map]
+pub static POD_RECORDS: HashMap<u64, PodRecord, PODS_LIMIT, ON_DEMAND> = HashMap::new();
+
+/// Policy id → what it was compiled from. For the agent only.
+#[btf_map]
+pub static POLICIES: HashMap<u32, PolicyRecord, PODS_LIMIT, ON_DEMAND> = HashMap::new();
+
+/// What these maps are, and the next policy id. For the agent only.
+#[btf_map]
+pub static META: Array<Meta, 1> = Array::new();

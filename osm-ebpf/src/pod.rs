@@ -1,0 +1,117 @@
+//! The pod a program runs for, as the maps describe it.
+
+use core::ptr;
+
+use aya_ebpf::maps::lpm_trie::Key;
+use osm_ebpf_common::{
+    address::Address,
+    decision::{self, Direction, RangeRule},
+    maps::{LocalKey, PodEntry, PolicyWord, PortPageKey, RangeEntry, RangeKey},
+    reason::Reason,
+};
+
+use crate::maps::{COUNTERS, LOCALS, PODS, POLICY_IN_FORCE, PORT_PAGES, RANGES};
+
+/// A pod and the one policy that this run of the program goes by.
+pub struct Pod {
+    /// What does not change while the pod lives.
+    pub entry: PodEntry,
+    policy: PolicyWord,
+}
+
+impl Pod {
+    /// The pod of a network namespace; none where the namespace is not enrolled.
+    #[inline(always)]
+    #[must_use]
+    pub fn find(netns_cookie: u64) -> Option<Self> {
+        let entry = PODS.get_ptr(netns_cookie)?;
+        // SAFETY: an element stays readable until the program ends.
+        let entry = unsafe { entry.read() };
+        // While it is read, the kernel may give the memory of a removed pod to another one.
+        if entry.netns_cookie() != netns_cookie {
+            return None;
+        }
+        let policy = POLICY_IN_FORCE.get_ptr(entry.slot())?;
+        // SAFETY: an element of an array stays; the agent replaces the word in one store.
+        let policy = unsafe { ptr::read_volatile(policy) };
+        Some(Self { entry, policy })
+    }
+
+    /// Counts what became of a connection.
+    #[inline(always)]
+    pub fn count(&self, reason: Reason) {
+        if let Some(counters) = COUNTERS.get_ptr_mut(self.entry.slot()) {
+            let counter = ptr::from_mut(
+                // SAFETY: this CPU's element, which stays; programs on one CPU do not run
+                // at the same time, and a lost increment would do no harm.
+                &mut unsafe { &mut *counters }.0[reason as usize % osm_ebpf_common::reason::COUNTERS],
+            );
+            // SAFETY: as above.
+            unsafe { *counter += 1 };
+        }
+    }
+
+    /// The address that connections to `destination` come from; none where the kernel
+    /// chooses it as for any other connection.
+    #[inline(always)]
+    #[must_use]
+    pub fn source_for(&self, destination: &Address) -> Option<Address> {
+        if destination.is_loopback() {
+            return None;
+        }
+        if decision::Pod::owns(self, destination) {
+            return Some(*destination);
+        }
+        let own = if destination.is_v4() {
+            self.entry.address_v4()
+        } else {
+            self.entry.address_v6()
+        };
+        (!own.is_unspecified()).then_some(own)
+    }
+}
+
+impl decision::Pod for Pod {
+    #[inline(always)]
+    fn is_dual_stack(&self) -> bool {
+        self.policy.has(PolicyWord::DUAL_STACK)
+    }
+
+    #[inline(always)]
+    fn owns(&self, address: &Address) -> bool {
+        *address == self.entry.address_v4()
+            || *address == self.entry.address_v6()
+            || (self.entry.has_more_addresses()
+                && LOCALS
+                    .get_ptr(LocalKey::new(self.entry.netns_cookie(), *address))
+                    .is_some())
+    }
+
+    #[inline(always)]
+    fn range(&self, destination: &Address) -> RangeRule {
+        let found = if self.policy.has(PolicyWord::RANGES) {
+            let key = RangeKey::new(self.policy.id(), *destination);
+            RANGES.get(&Key::new(RangeKey::FULL_LENGTH, key)).copied()
+        } else {
+            None
+        };
+        RangeEntry::rule(found, self.policy)
+    }
+
+    #[inline(always)]
+    fn excludes_port(&self, direction: Direction, port: u16) -> bool {
+        let flag = match direction {
+            Direction::Outbound => PolicyWord::OUTBOUND_PORTS,
+            Direction::Inbound => PolicyWord::INBOUND_PORTS,
+        };
+        if !self.policy.has(flag) {
+            return false;
+        }
+        let key = PortPageKey::new(self.policy.id(), direction, port);
+        let Some(page) = PORT_PAGES.get_ptr(key) else {
+            return false;
+        };
+        // SAFETY: an element stays readable until the program ends.
+        unsafe { &*page }.contains(port)
+    }
+}
