@@ -23,10 +23,7 @@ pub fn open_or_load(state: &StateDir) -> Result<Maps> {
         remove_tree(&directory)?;
         fs::create_dir(&directory).tried(|| format!("create {}", directory.display()))?;
     }
-    load(state).inspect_err(|_| {
-        // The error that is reported is the first one.
-        let _ = remove_tree(state.path());
-    })
+    load(state)
 }
 
 /// The maps of a state directory, if it was ever completed.
@@ -116,7 +113,8 @@ fn pinned_maps<'a, 'b>(
     loader
 }
 
-fn pods_of(state: &StateDir) -> usize {
+/// How many pods have links in a state directory.
+pub fn pods_of(state: &StateDir) -> usize {
     fs::read_dir(state.pods()).map_or(0, Iterator::count)
 }
 

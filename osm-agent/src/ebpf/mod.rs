@@ -39,7 +39,17 @@ impl Ebpf {
     /// Where the kernel can't do it, or another version's state is there.
     pub fn open(state_dir: &Path) -> Result<Self> {
         let state = StateDir::create(state_dir)?;
-        let maps = instance::open_or_load(&state)?;
+        let maps = match instance::open_or_load(&state) {
+            Ok(maps) => maps,
+            Err(error) => {
+                // The error that is reported is the first one. With pods attached, what is
+                // there stays: it intercepts them.
+                if instance::pods_of(&state) == 0 {
+                    let _ = state.remove();
+                }
+                return Err(error);
+            }
+        };
         let mut ebpf = Self { state, maps };
         ebpf.recover()?;
         Ok(ebpf)

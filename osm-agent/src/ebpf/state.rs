@@ -118,12 +118,20 @@ impl StateDir {
         &self.path
     }
 
-    /// Removes everything.
+    /// Removes everything; the directory itself stays where a bpffs is mounted on it.
     ///
     /// # Errors
     /// Where a part of it can't be removed.
     pub fn remove(self) -> Result<()> {
-        remove_tree(&self.path)
+        for directory in [self.pods(), self.staging(), self.programs(), self.maps()] {
+            remove_tree(&directory)?;
+        }
+        match fs::remove_dir(&self.path) {
+            Err(error) if error.raw_os_error() != Some(libc::EBUSY) => {
+                Err(error).tried(|| format!("remove {}", self.path.display()))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -1,0 +1,66 @@
+//! Listening sockets.
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use anyhow::{Context, Result, anyhow, bail};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// A listener as the command line has it: `ADDRESS:PORT[,v6only][,reuseport]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec {
+    /// Where.
+    pub address: SocketAddr,
+    /// An IPv6 socket that takes no v4-mapped connections.
+    pub v6only: bool,
+    /// Shared with others that listen there.
+    pub reuseport: bool,
+}
+
+impl FromStr for Spec {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut words = text.split(',');
+        let address = words.next().unwrap_or_default();
+        let mut spec = Self {
+            address: address
+                .parse()
+                .map_err(|error| anyhow!("{address:?} is not ADDRESS:PORT: {error}"))?,
+            v6only: false,
+            reuseport: false,
+        };
+        for word in words {
+            match word {
+                "v6only" => spec.v6only = true,
+                "reuseport" => spec.reuseport = true,
+                _ => bail!("{word:?} is neither v6only nor reuseport"),
+            }
+        }
+        Ok(spec)
+    }
+}
+
+impl Spec {
+    /// Opens the TCP listener.
+    pub fn open(&self) -> Result<Socket> {
+        let listening = || format!("listening on {}", self.address);
+        let domain = Domain::for_address(self.address);
+        let socket =
+            Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).with_context(listening)?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(self.reuseport)?;
+        if self.address.is_ipv6() {
+            socket.set_only_v6(self.v6only)?;
+        }
+        socket.bind(&self.address.into()).with_context(listening)?;
+        socket.listen(4096).with_context(listening)?;
+        Ok(socket)
+    }
+}
+
+/// The address that a socket got.
+pub fn local(socket: &Socket) -> Result<SocketAddr> {
+    let address = socket.local_addr()?;
+    address.as_socket().context("a socket without IP address")
+}

@@ -1,0 +1,71 @@
+//! A process in a scene: a server, a transparent sidecar, or a client under remote control.
+//!
+//! It is started as root, joins a cgroup, enters a network namespace, becomes the wanted user, and
+//! then does its part. The harness starts it; by hand, `actor --help` explains the flags.
+
+#![forbid(unsafe_code)]
+
+mod accept;
+mod client;
+mod connect;
+mod enter;
+mod listen;
+mod load;
+mod pattern;
+mod serve;
+mod sidecar;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use osm_tests::answer::Answer;
+use osm_tests::event::Event;
+use serde::Serialize;
+
+#[derive(Parser)]
+#[command(about = "A process in a scene")]
+struct Args {
+    #[command(flatten)]
+    place: enter::Place,
+    #[command(subcommand)]
+    part: Part,
+}
+
+#[derive(Subcommand)]
+enum Part {
+    /// Greet every connection, then echo; prints an event for each
+    Serve(serve::Args),
+    /// Forward every connection to its original destination; prints an event for each
+    Sidecar(sidecar::Args),
+    /// Do what the JSON lines on stdin say, and answer in JSON lines
+    Client,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let entered = args.place.enter();
+    let (result, is_client) = match args.part {
+        Part::Serve(args) => (entered.and_then(|()| serve::run(args)), false),
+        Part::Sidecar(args) => (entered.and_then(|()| sidecar::run(args)), false),
+        Part::Client => (entered.and_then(|()| client::run()), true),
+    };
+    let Err(error) = result else {
+        return ExitCode::SUCCESS;
+    };
+    let error = format!("{error:#}");
+    if is_client {
+        print(&Answer::Failed { error });
+    } else {
+        print(&Event::Failed { error });
+    }
+    ExitCode::FAILURE
+}
+
+/// Writes one line. A harness that is gone kills this process anyway, so errors don't matter.
+fn print(line: &impl Serialize) {
+    if let Ok(mut text) = serde_json::to_vec(line) {
+        text.push(b'\n');
+        let _ = io::stdout().lock().write_all(&text);
+    }
+}

@@ -1,0 +1,139 @@
+//! A world with an agent, and what every behaviour test asks of a connection.
+
+#![allow(dead_code, clippy::allow_attributes, reason = "each test file uses a part of it")]
+
+use std::net::{IpAddr, SocketAddr};
+
+use osm_tests::{
+    Actor, Agent, Client, Connection, Dial, Listener, Outcome, World, canonical,
+};
+
+/// A pod, its outside, and an agent.
+pub struct Mesh {
+    pub agent: Agent,
+    pub world: World,
+}
+
+/// The four lists, as annotations of the pod.
+#[derive(Clone, Copy, Default)]
+pub struct Lists<'a> {
+    pub excluded_ranges: &'a str,
+    pub included_ranges: &'a str,
+    pub excluded_ports: &'a str,
+    pub excluded_inbound_ports: &'a str,
+}
+
+impl Mesh {
+    /// None where the test has to be skipped.
+    pub fn new() -> Option<Self> {
+        Some(Self {
+            world: World::new()?,
+            agent: Agent::new()?,
+        })
+    }
+
+    /// Attached, with these lists.
+    #[track_caller]
+    pub fn attached(lists: &Lists<'_>) -> Option<Self> {
+        let mesh = Self::new()?;
+        let _ = mesh.attach(lists).succeeded();
+        Some(mesh)
+    }
+
+    /// `osm-agent attach` for the pod, with these lists.
+    #[track_caller]
+    pub fn attach(&self, lists: &Lists<'_>) -> Outcome {
+        let mut attach = self.agent.attach(&self.world.pod);
+        for (key, value) in [
+            ("outbound-ip-range-exclusion-list", lists.excluded_ranges),
+            ("outbound-ip-range-inclusion-list", lists.included_ranges),
+            ("outbound-port-exclusion-list", lists.excluded_ports),
+            ("inbound-port-exclusion-list", lists.excluded_inbound_ports),
+        ] {
+            if !value.is_empty() {
+                attach = attach.annotation(&format!("openservicemesh.io/{key}"), value);
+            }
+        }
+        attach.run()
+    }
+
+    /// `osm-agent detach` for the pod.
+    #[track_caller]
+    pub fn detach(&self) -> Outcome {
+        self.agent.detach(&self.world.pod)
+    }
+}
+
+/// The app's connection went to the outbound listener, and neither end can tell.
+#[track_caller]
+pub fn expect_outbound(sidecar: &mut Actor, connection: &Connection, dialled: &str, pod: IpAddr) {
+    expect_redirected(sidecar, Listener::Outbound, connection, dialled, pod);
+}
+
+/// The connection from inside the pod went to a listener of the sidecar; `own` is the
+/// address that it came from.
+#[track_caller]
+pub fn expect_redirected(
+    sidecar: &mut Actor,
+    listener: Listener,
+    connection: &Connection,
+    dialled: &str,
+    own: IpAddr,
+) {
+    assert_eq!(connection.error, None, "to {dialled}: {connection:?}");
+    assert_eq!(canonical(connection.peer()), address(dialled), "getpeername of the app");
+    assert_eq!(canonical(connection.local()).ip(), own, "getsockname of the app");
+    let accepted = sidecar.accepted_from(canonical(connection.local()));
+    let port = match listener {
+        Listener::Outbound => 15001,
+        _ => 15003,
+    };
+    assert_eq!(accepted.listener, listener);
+    assert_eq!(accepted.original_destination(), address(dialled));
+    assert_eq!(canonical(accepted.local), SocketAddr::from(([127, 0, 0, 1], port)));
+    assert_eq!(canonical(accepted.peer), canonical(connection.local()));
+    assert_eq!(accepted.peer_from_accept, accepted.peer);
+}
+
+/// The client's connection to the pod went to the inbound listener.
+#[track_caller]
+pub fn expect_inbound(sidecar: &mut Actor, connection: &Connection, dialled: &str) {
+    assert!(connection.connected, "to {dialled}: {connection:?}");
+    let accepted = sidecar.accepted_from(connection.local());
+    assert_eq!(accepted.listener, Listener::Inbound);
+    assert_eq!(accepted.original_destination(), address(dialled));
+    assert_eq!(canonical(accepted.local), address(dialled));
+    assert_eq!(canonical(accepted.peer), connection.local(), "the client's real address");
+    assert_eq!(accepted.peer_from_accept, accepted.peer);
+    assert_eq!(canonical(connection.peer()), address(dialled));
+}
+
+/// The connection went straight to `role`, and the sidecar saw nothing.
+#[track_caller]
+pub fn expect_direct(sidecar: &mut Actor, connection: &Connection, role: &str) {
+    assert_eq!(connection.error, None, "{connection:?}");
+    assert_eq!(connection.answered_by(), role);
+    // Nobody stood in between: the server saw the client's own port.
+    assert_eq!(
+        canonical(connection.greeting().peer),
+        canonical(connection.local())
+    );
+    sidecar.expect_no_connection();
+}
+
+/// Dials from an IPv4 socket and from an IPv6 one.
+pub fn both_families(to: &str) -> [Dial; 2] {
+    [Dial::to(to), Dial::to(to).v6()]
+}
+
+/// A connection that is reset before anybody answers.
+#[track_caller]
+pub fn expect_refused(client: &mut Client, dial: Dial) {
+    let dialled = format!("{dial:?}");
+    let connection = client.connect(dial);
+    assert_eq!(connection.error(), "ECONNREFUSED", "{dialled}");
+}
+
+pub fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap_or_else(|_| panic!("{text} is not address:port"))
+}
