@@ -61,6 +61,16 @@ pub struct Inbound {
     pub port: u16,
 }
 
+impl Inbound {
+    /// Whether the addresses alone show that the pod connects to itself. The kernel drops
+    /// packets from outside that claim such addresses.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.destination.is_loopback() || self.client == self.destination
+    }
+}
+
 /// What is done with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -131,11 +141,11 @@ pub fn inbound<P: Pod>(pod: &P, connection: &Inbound) -> Verdict {
         destination,
         port,
     } = connection;
+    if connection.is_local() || pod.owns(client) {
+        return Verdict::Pass(Reason::PassLocal);
+    }
     if !destination.is_v4() && !pod.is_dual_stack() {
         return Verdict::Pass(Reason::PassOtherFamily);
-    }
-    if destination.is_loopback() || client == destination || pod.owns(client) {
-        return Verdict::Pass(Reason::PassLocal);
     }
     if pod.excludes_port(Direction::Inbound, *port) {
         return Verdict::Pass(Reason::PassExcludedInboundPort);

@@ -9,10 +9,17 @@ use osm_ebpf_common::{
     reason::Reason,
 };
 
-use crate::{kernel::Operation, listeners::direction_of, maps::HANDSHAKES, pod::Pod};
+use crate::{
+    kernel::{Operation, Socket},
+    listeners::direction_of,
+    maps::HANDSHAKES,
+    pod::Pod,
+};
 
 /// `BPF_SOCK_OPS_STATE_CB_FLAG`.
 const REPORT_STATE: u32 = 1 << 2;
+/// `BPF_TCP_ESTABLISHED`.
+const ESTABLISHED: u32 = 1;
 /// `BPF_TCP_CLOSE`.
 const CLOSED: u32 = 7;
 
@@ -22,24 +29,22 @@ pub fn connecting(operation: Operation) {
     if direction_of(operation.remote_port()).is_none() {
         return;
     }
-    let Some(socket) = operation.socket() else {
+    let Some(memory) = operation.socket().and_then(Socket::memory) else {
         return;
     };
-    let Some(mut dialled) = socket.remembered().filter(OriginalDestination::is_app_end) else {
+    let dialled = memory.get();
+    if !dialled.is_app_end() {
         return;
-    };
+    }
     // A note that does not fit is missed by `established`, and the sidecar then knows no
     // destination: refused, never sent elsewhere.
-    let key = key_at_app(operation);
-    if HANDSHAKES.insert(key, dialled, 0).is_err() {
+    if HANDSHAKES.insert(key_at_app(operation), dialled, 0).is_err() {
         return;
     }
     let events = operation.reported_events();
     if events & REPORT_STATE == 0 {
-        dialled = dialled.watched();
-        if socket.remember(dialled).is_ok() {
-            operation.report_events(events | REPORT_STATE);
-        }
+        memory.set(dialled.watched());
+        operation.report_events(events | REPORT_STATE);
     }
 }
 
@@ -77,31 +82,29 @@ pub fn established(operation: Operation) {
     }
 }
 
-/// The app's socket changes its state: the first time after the hand-over, there is
-/// nothing left to watch for.
+/// The app's socket changes its state: the first time after the handshake, there is
+/// nothing left to watch for, or never will be.
 #[inline(always)]
 pub fn state_changed(operation: Operation) {
-    if direction_of(operation.remote_port()).is_none() {
+    let state = operation.second_argument();
+    if state == ESTABLISHED || direction_of(operation.remote_port()).is_none() {
         return;
     }
-    let Some(socket) = operation.socket() else {
+    let watched = operation
+        .socket()
+        .and_then(Socket::memory)
+        .is_some_and(|memory| memory.get().is_watched());
+    if !watched {
         return;
-    };
-    let Some(dialled) = socket.remembered().filter(OriginalDestination::is_watched) else {
-        return;
-    };
+    }
     let key = key_at_app(operation);
-    if HANDSHAKES.get_ptr(&key).is_none() {
-        socket_is_done(operation);
-    } else if operation.second_argument() == CLOSED {
-        let _ = HANDSHAKES.remove(&key);
-        socket_is_done(operation);
+    let waits = HANDSHAKES.get_ptr(&key).is_some();
+    if waits && state != CLOSED {
+        return;
     }
-    let _ = dialled;
-}
-
-#[inline(always)]
-fn socket_is_done(operation: Operation) {
+    if waits {
+        let _ = HANDSHAKES.remove(&key);
+    }
     operation.report_events(operation.reported_events() & !REPORT_STATE);
 }
 

@@ -23,18 +23,21 @@ pub fn lookup(ctx: Lookup, netns_cookie: u64) -> Outcome {
     if !ctx.is_tcp() {
         return Outcome::Proceed;
     }
-    // The program is attached before the pod is described and after: never to be passed.
+    let connection = Inbound {
+        client: ctx.remote_address(),
+        destination: ctx.local_address(),
+        port: ctx.local_port(),
+    };
+    // The decision says the same; every redirected connection of the pod itself comes by
+    // here, and needs no look-up.
+    if connection.is_local() {
+        return Outcome::Proceed;
+    }
+    // A pod that is not described is being withdrawn: nothing passes by mistake.
     let Some(pod) = Pod::find(netns_cookie) else {
         return Outcome::Refuse;
     };
-    let verdict = decision::inbound(
-        &pod,
-        &Inbound {
-            client: ctx.remote_address(),
-            destination: ctx.local_address(),
-            port: ctx.local_port(),
-        },
-    );
+    let verdict = decision::inbound(&pod, &connection);
     match verdict {
         Verdict::Pass(Reason::PassLocal) => Outcome::Proceed,
         Verdict::Pass(reason) => {

@@ -147,10 +147,17 @@ impl Socket {
         state != TCP_CLOSE && state != TCP_LISTEN
     }
 
-    /// What was remembered on it. A copy: storage may go at any time.
+    /// What was remembered on it.
     #[inline(always)]
     #[must_use]
     pub fn remembered(self) -> Option<OriginalDestination> {
+        self.memory().map(Memory::get)
+    }
+
+    /// Where something is remembered on it.
+    #[inline(always)]
+    #[must_use]
+    pub fn memory(self) -> Option<Memory> {
         // SAFETY: the map is a socket storage, the socket is one the kernel handed out.
         let found = unsafe {
             bpf_sk_storage_get(
@@ -160,9 +167,7 @@ impl Socket {
                 0,
             )
         };
-        let found = NonNull::new(found.cast::<OriginalDestination>())?;
-        // SAFETY: storage that was found stays until the program ends.
-        Some(unsafe { found.as_ptr().read() })
+        NonNull::new(found.cast()).map(Memory)
     }
 
     /// Remembers on it; `Err` when there is no memory.
@@ -177,11 +182,9 @@ impl Socket {
                 BPF_SK_STORAGE_GET_F_CREATE.into(),
             )
         };
-        let stored = NonNull::new(stored.cast::<OriginalDestination>()).ok_or(OutOfMemory)?;
-        // Where there was a value already, the call left it as it was. A copy that is known
-        // not to overlap: else it becomes a call of memmove ("doesn't return scalar").
-        // SAFETY: storage that was found or made stays until the program ends.
-        unsafe { ptr::copy_nonoverlapping(&raw const destination, stored.as_ptr(), 1) };
+        let memory = NonNull::new(stored.cast()).map(Memory).ok_or(OutOfMemory)?;
+        // Where there was a value already, the call left it as it was.
+        memory.set(destination);
         Ok(())
     }
 
@@ -190,6 +193,35 @@ impl Socket {
     pub fn forget(self) {
         // SAFETY: as in `remembered`. It fails only where there is nothing to forget.
         unsafe { bpf_sk_storage_delete(map_pointer(&REMEMBERED), self.0.as_ptr().cast()) };
+    }
+}
+
+/// The storage of a socket. It stays until the program ends.
+#[derive(Clone, Copy)]
+pub struct Memory(NonNull<OriginalDestination>);
+
+impl Memory {
+    /// Reads it.
+    #[inline(always)]
+    #[must_use]
+    pub fn get(self) -> OriginalDestination {
+        // SAFETY: found storage is readable until the program ends.
+        unsafe { self.0.as_ptr().read() }
+    }
+
+    /// Replaces it.
+    #[inline(always)]
+    pub fn set(self, destination: OriginalDestination) {
+        // Word by word: the compiler makes a copy of the whole a call of memmove, which the
+        // verifier refuses ("doesn't return scalar").
+        let from = (&raw const destination).cast::<u32>();
+        let to = self.0.as_ptr().cast::<u32>();
+        for i in 0..size_of::<OriginalDestination>() / 4 {
+            // SAFETY: within the value, which is made of words.
+            let word = unsafe { from.add(i).read() };
+            // SAFETY: within the storage, which is as large.
+            unsafe { to.add(i).write_volatile(word) };
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::canonical;
 use crate::cgroup::Cgroup;
 use crate::event::{Accepted, Event, Listener};
 use crate::netns::Netns;
@@ -125,11 +126,11 @@ impl Actor {
         })
     }
 
-    /// The connection that it accepted from this peer.
+    /// The connection that it accepted from this peer, seen from a socket of either family.
     #[track_caller]
     pub fn accepted_from(&mut self, peer: SocketAddr) -> Accepted {
         self.wait_for(&format!("a connection from {peer}"), |event| match event {
-            Event::Accepted(it) if it.peer == peer => Some(it.clone()),
+            Event::Accepted(it) if canonical(it.peer) == canonical(peer) => Some(it.clone()),
             _ => None,
         })
     }

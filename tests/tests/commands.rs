@@ -41,8 +41,8 @@ fn places_that_are_no_pod_s_are_refused() {
         ("/nonexistent", &cgroup, &["--netns /nonexistent", "cannot be opened", "/run/netns/NAME"]),
         ("/etc/hostname", &cgroup, &["--netns /etc/hostname", "is not a network namespace"]),
         ("/proc/self/ns/mnt", &cgroup, &["--netns /proc/self/ns/mnt", "is not a network namespace"]),
-        ("/proc/1/ns/net", &cgroup, &["--netns /proc/1/ns/net", "is the host's own network namespace", "hostNetwork"]),
-        ("/proc/self/ns/net", &cgroup, &["--netns /proc/self/ns/net", "own network namespace"]),
+        ("/proc/1/ns/net", &cgroup, &["--netns /proc/1/ns/net"]),
+        ("/proc/self/ns/net", &cgroup, &["--netns /proc/self/ns/net", "own network namespace", "hostNetwork"]),
         (&netns, "/nonexistent", &["--cgroup /nonexistent", "cannot be opened"]),
         (&netns, "/tmp", &["--cgroup /tmp", "is not a cgroup", &root]),
         (&netns, &root, &["is the root cgroup", "below"]),
@@ -76,7 +76,7 @@ fn bad_lists_are_refused_and_the_last_good_ones_stay() {
         let outcome = mesh.agent.attach(pod).annotation(&format!("openservicemesh.io/{key}"), value).run();
         expect_error(&outcome, 2, words);
     }
-    let config = "kind: MeshConfig\nspec: {traffic: {interceptionMode: magic}}\n";
+    let config = "apiVersion: config.openservicemesh.io/v1alpha2\nkind: MeshConfig\nspec: {traffic: {interceptionMode: magic}}\n";
     expect_error(&mesh.agent.attach(pod).config(config).run(), 2, &["mesh-config.yaml", "interceptionMode", "magic"]);
     let mut sidecar = pod.sidecar();
     let _remote = mesh.world.outside.server("remote", &["198.51.100.10:80", "198.51.100.10:81"]);
@@ -94,7 +94,7 @@ fn settings_that_are_not_there_yet_are_refused_not_ignored() {
         ("traffic: {interceptionMode: none}", "interceptionMode"),
         ("sidecar: {localProxyMode: PodIP}", "localProxyMode"),
     ] {
-        let config = format!("kind: MeshConfig\nspec: {{{spec}}}\n");
+        let config = format!("apiVersion: config.openservicemesh.io/v1alpha2\nkind: MeshConfig\nspec: {{{spec}}}\n");
         let outcome = mesh.agent.attach(&mesh.world.pod).config(&config).run();
         expect_error(&outcome, 2, &[word]);
     }
