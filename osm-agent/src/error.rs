@@ -97,6 +97,11 @@ fn advice(error: &(dyn std::error::Error + 'static)) -> String {
                 Some(libc::EPERM | libc::EACCES) => {
                     "; run as root with CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN".into()
                 }
+                Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS) => {
+                    "; this kernel may lack it: Linux 5.15 or later with CONFIG_BPF_SYSCALL and \
+                     CONFIG_CGROUP_BPF is needed"
+                        .into()
+                }
                 Some(libc::ENOMEM | libc::ENOSPC) => {
                     "; the kernel has no room for it: nothing was changed".into()
                 }

@@ -65,6 +65,7 @@ impl Pod {
                 "attach after the pod's network is set up, or give --pod-address",
             ));
         }
+        check_same_pod(&netns, &cgroup)?;
         Ok(Self {
             name,
             netns,
@@ -73,6 +74,32 @@ impl Pod {
             sidecar_uid: SIDECAR_UID,
         })
     }
+}
+
+/// Refuses one pod's network namespace with another one's cgroup: neither would be
+/// intercepted whole.
+fn check_same_pod(netns: &Netns, cgroup: &Cgroup) -> Result<()> {
+    let processes = cgroup
+        .processes()
+        .tried(|| format!("list the processes of {}", cgroup.path().display()))?;
+    let inode = netns.inode()?;
+    let mut namespaces = processes
+        .iter()
+        .filter_map(|pid| std::fs::metadata(format!("/proc/{pid}/ns/net")).ok())
+        .map(|metadata| metadata.ino())
+        .peekable();
+    // A pod without processes yet can't be checked.
+    if namespaces.peek().is_none() || namespaces.any(|other| other == inode) {
+        return Ok(());
+    }
+    Err(Error::input(
+        format!("--cgroup {}", cgroup.path().display()),
+        format!(
+            "none of its processes is in the network namespace {}",
+            netns.path.display()
+        ),
+        "give the cgroup and the network namespace of the same pod",
+    ))
 }
 
 /// Checks a pod's name: it is shown in tables, so it must be printable and not too long.

@@ -1,0 +1,304 @@
+//! What the demo shows, in its order.
+
+use anyhow::Result;
+use osm_tests::Listener::{Inbound, Outbound};
+
+use crate::expectation::Expected::{Direct, Refused, Sidecar};
+use crate::expectation::{Expected, Observed};
+use crate::interrupt::Interrupt;
+use crate::scene::{APP, CLIENT, DB, MAIL, METRICS, Scenario, Scene, WEB, Who};
+use crate::sidecar::Kind;
+use crate::table::Table;
+use crate::traces::Traces;
+
+/// Lists as the agent is given them: fields of the `MeshConfig`'s `spec.traffic`, and an annotation.
+struct Lists {
+    traffic: &'static [(&'static str, &'static str)],
+    annotation: Option<(&'static str, &'static str)>,
+}
+
+const NO_LISTS: Lists = Lists {
+    traffic: &[],
+    annotation: None,
+};
+
+const EXCLUSIONS: Lists = Lists {
+    traffic: &[
+        ("outboundIPRangeExclusionList", "[198.51.100.11/32]"),
+        ("inboundPortExclusionList", "[9090]"),
+    ],
+    annotation: Some(("openservicemesh.io/outbound-port-exclusion-list", "5432")),
+};
+
+const INCLUSION: Lists = Lists {
+    traffic: &[
+        ("outboundIPRangeInclusionList", "[198.51.100.0/24]"),
+        ("outboundIPRangeExclusionList", "[198.51.100.11/32]"),
+    ],
+    annotation: None,
+};
+
+/// Shows everything. Did all come out as it should?
+///
+/// # Errors
+/// Where the demo can't go on, or was told to end.
+pub fn run(kind: &Kind, interrupt: &Interrupt) -> Result<bool> {
+    let table = Table::new();
+    introduce(&table, kind)?;
+    interrupt.check()?;
+    let mut show = Show {
+        scene: Scene::new(kind)?,
+        table,
+        kind,
+        interrupt,
+    };
+    show.table.headings()?;
+    show.before_attaching()?;
+    let early = show.without_lists()?;
+    show.with_exclusions(&early)?;
+    show.with_inclusion()?;
+    show.sidecar_stopped()?;
+    show.sidecar_back()?;
+    show.detached()?;
+    Ok(show.table.finish()?)
+}
+
+fn introduce(table: &Table, kind: &Kind) -> Result<()> {
+    let [web, mail, db] = [WEB, MAIL, DB].map(|it| it.split(':').next().unwrap_or(it));
+    for line in [
+        "pod      10.77.1.2, with an application (UID 1000) that serves on 8080 and 9090, and",
+        &format!("         a sidecar (UID 1500) on 15001 and 15003: {kind}"),
+        &format!("outside  web {web}, mail {mail}, db {db}, and a client {CLIENT}"),
+        "checked  in every row: what the one who dials, the sidecar and the one who answers report",
+        "–        the sidecar saw nothing, the connection was direct or refused",
+    ] {
+        table.say(line)?;
+    }
+    Ok(())
+}
+
+struct Show<'a> {
+    scene: Scene,
+    table: Table,
+    kind: &'a Kind,
+    interrupt: &'a Interrupt,
+}
+
+impl Show<'_> {
+    /// Without interception the sidecar sees nothing: it sees nothing by chance later.
+    fn before_attaching(&mut self) -> Result<()> {
+        self.group("Before attaching; the sidecar runs", &[])?;
+        self.row("outbound", Who::App, WEB, Direct("web"))?;
+        self.row("inbound", Who::Outside, APP, Direct("app"))
+    }
+
+    /// Returns a connection that stays open.
+    fn without_lists(&mut self) -> Result<Observed> {
+        self.attach("Attached, without lists", &NO_LISTS)?;
+        self.row("outbound", Who::App, WEB, Sidecar(Outbound, "web"))?;
+        self.row(
+            "from an IPv6 socket",
+            Who::AppV6,
+            WEB,
+            Sidecar(Outbound, "web"),
+        )?;
+        self.row("UID 1500", Who::SidecarUser, WEB, Direct("web"))?;
+        self.row("inbound", Who::Outside, APP, Sidecar(Inbound, "app"))?;
+        self.row(
+            "UID 1500 to its pod",
+            Who::SidecarUser,
+            APP,
+            Sidecar(Inbound, "app"),
+        )?;
+        self.row("app to its own pod", Who::App, APP, Direct("app"))?;
+        self.row(
+            "app to localhost",
+            Who::App,
+            "127.0.0.1:8080",
+            Direct("app"),
+        )?;
+        self.row_kept(
+            "outbound, kept open",
+            Who::App,
+            MAIL,
+            Sidecar(Outbound, "mail"),
+        )
+    }
+
+    fn with_exclusions(&mut self, early: &Observed) -> Result<()> {
+        self.attach(
+            "The lists change while everything runs: exclusions",
+            &EXCLUSIONS,
+        )?;
+        self.again("the one kept open", MAIL, "mail", early, true)?;
+        self.scene.close(Who::App, early);
+        self.row("excluded range", Who::App, MAIL, Direct("mail"))?;
+        self.row("excluded port", Who::App, DB, Direct("db"))?;
+        self.row("excl. inbound port", Who::Outside, METRICS, Direct("app"))?;
+        self.row(
+            "any other, outbound",
+            Who::App,
+            WEB,
+            Sidecar(Outbound, "web"),
+        )?;
+        self.row(
+            "any other, inbound",
+            Who::Outside,
+            APP,
+            Sidecar(Inbound, "app"),
+        )
+    }
+
+    fn with_inclusion(&mut self) -> Result<()> {
+        self.attach("They change again: an inclusion list", &INCLUSION)?;
+        self.row("in the list", Who::App, WEB, Sidecar(Outbound, "web"))?;
+        self.row("not in the list", Who::App, DB, Direct("db"))?;
+        self.row("in it, but excluded", Who::App, MAIL, Direct("mail"))
+    }
+
+    /// Nothing gets around a sidecar that does not listen.
+    fn sidecar_stopped(&mut self) -> Result<()> {
+        self.scene.stop_sidecar();
+        self.attach("Without lists again, and the sidecar is stopped", &NO_LISTS)?;
+        self.row("outbound", Who::App, WEB, Refused("web"))?;
+        self.row("inbound", Who::Outside, APP, Refused("app"))
+    }
+
+    /// Its new listeners are noticed.
+    fn sidecar_back(&mut self) -> Result<()> {
+        self.scene.start_sidecar(self.kind)?;
+        self.group("The sidecar is started again", &[])?;
+        self.row("outbound", Who::App, WEB, Sidecar(Outbound, "web"))?;
+        self.row("inbound", Who::Outside, APP, Sidecar(Inbound, "app"))
+    }
+
+    fn detached(&mut self) -> Result<()> {
+        let late = self.row_kept("outbound, kept open", Who::App, DB, Sidecar(Outbound, "db"))?;
+        let traces = Traces::of(self.scene.state());
+        let said = self.scene.detach()?;
+        self.group("Detached", &[detail("agent", &said)])?;
+        self.again("the one kept open", DB, "db", &late, false)?;
+        self.scene.close(Who::App, &late);
+        self.row("outbound", Who::App, WEB, Direct("web"))?;
+        self.row("inbound", Who::Outside, APP, Direct("app"))?;
+        let left = traces.left(self.scene.state());
+        let mut problems = Vec::new();
+        if !traces.are_complete() {
+            problems.push(format!("something was not found while attached: {traces}"));
+        }
+        if !left.is_empty() {
+            problems.push(format!("left of them: {left}"));
+        }
+        let gone = format!("gone: {traces}");
+        self.table
+            .row(["left in the kernel", "", &gone, ""], &problems)?;
+        Ok(())
+    }
+
+    fn group(&self, title: &str, details: &[String]) -> Result<()> {
+        self.interrupt.check()?;
+        Ok(self.table.group(title, details)?)
+    }
+
+    /// Attaches, or changes the lists of the pod that is attached.
+    fn attach(&self, title: &str, lists: &Lists) -> Result<()> {
+        self.interrupt.check()?;
+        let said = self.scene.attach(|attach| {
+            let attach = attach.config(&lists.mesh_config());
+            match lists.annotation {
+                Some((key, value)) => attach.annotation(key, value),
+                None => attach,
+            }
+        })?;
+        let details = [vec![detail("agent", &said)], lists.lines()].concat();
+        self.group(title, &details)
+    }
+
+    fn row(
+        &mut self,
+        name: &'static str,
+        who: Who,
+        to: &'static str,
+        expected: Expected,
+    ) -> Result<()> {
+        let observed = self.row_kept(name, who, to, expected)?;
+        self.scene.close(who, &observed);
+        Ok(())
+    }
+
+    /// A row whose connection stays open.
+    fn row_kept(
+        &mut self,
+        name: &'static str,
+        who: Who,
+        to: &'static str,
+        expected: Expected,
+    ) -> Result<Observed> {
+        self.interrupt.check()?;
+        let scenario = Scenario {
+            name,
+            who,
+            to,
+            expected,
+        };
+        let observed = self.scene.dial(&scenario)?;
+        let seen: Vec<_> = observed.seen.iter().map(ToString::to_string).collect();
+        let seen = if seen.is_empty() {
+            "–".to_owned()
+        } else {
+            seen.join(", ")
+        };
+        let answer = observed.answer();
+        self.table
+            .row([name, to, &seen, answer], &observed.problems(expected))?;
+        Ok(observed)
+    }
+
+    /// A row for a connection that was made before.
+    fn again(
+        &mut self,
+        name: &str,
+        to: &str,
+        by: &str,
+        before: &Observed,
+        intercepted: bool,
+    ) -> Result<()> {
+        self.interrupt.check()?;
+        let mut outcome = self.scene.use_again(Who::App, before);
+        if intercepted {
+            // Once detached, nobody is there to answer for the kernel.
+            outcome = outcome.and_then(|()| self.scene.same_names(Who::App, before));
+        }
+        let (answer, problems) = match outcome {
+            Ok(()) => (by, Vec::new()),
+            Err(error) => ("?", vec![format!("{error:#}")]),
+        };
+        self.table
+            .row([name, to, "(as before)", answer], &problems)?;
+        Ok(())
+    }
+}
+
+impl Lists {
+    fn lines(&self) -> Vec<String> {
+        let traffic = self.traffic.iter();
+        let traffic =
+            traffic.map(|(field, list)| detail("mesh config", &format!("{field}: {list}")));
+        let annotation = self.annotation.iter();
+        let annotation =
+            annotation.map(|(key, value)| detail("annotation", &format!("{key}: \"{value}\"")));
+        traffic.chain(annotation).collect()
+    }
+
+    fn mesh_config(&self) -> String {
+        let head = "apiVersion: config.openservicemesh.io/v1alpha2\nkind: MeshConfig\n\
+                    metadata:\n  name: osm-mesh-config\nspec:\n  traffic:\n";
+        let fields = self.traffic.iter();
+        let fields = fields.map(|(field, list)| format!("    {field}: {list}\n"));
+        fields.fold(head.to_owned(), |text, field| text + &field)
+    }
+}
+
+fn detail(what: &str, text: &str) -> String {
+    format!("{what:11}  {text}")
+}

@@ -1,0 +1,114 @@
+//! What an attached pod leaves in the kernel, to see later that nothing of it is left.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use aya::maps::{MapInfo, loaded_maps};
+use aya::programs::{loaded_links, loaded_programs};
+use osm_tests::StateDir;
+
+/// The kernel frees what nothing refers to after a grace period.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// BPF objects by their IDs, which the kernel does not give away a second time.
+#[derive(Debug, Default)]
+pub struct Traces {
+    pins: usize,
+    maps: BTreeSet<u32>,
+    programs: BTreeSet<u32>,
+    links: BTreeSet<u32>,
+}
+
+impl Traces {
+    /// Everything that belongs to the pinned maps: the programs that use them, and the links that
+    /// attach those.
+    pub fn of(state: &StateDir) -> Self {
+        let pins = state.pins();
+        let maps: BTreeSet<_> = pins
+            .iter()
+            .filter(|pin| pin.starts_with("maps"))
+            .filter_map(|pin| MapInfo::from_pin(state.path().join(pin)).ok())
+            .map(|map| map.id())
+            .collect();
+        let uses_them = |used: Option<Vec<u32>>| used.iter().flatten().any(|id| maps.contains(id));
+        let programs: BTreeSet<_> = loaded_programs()
+            .flatten()
+            .filter(|program| program.map_ids().is_ok_and(uses_them))
+            .map(|program| program.id())
+            .collect();
+        let links = loaded_links()
+            .flatten()
+            .filter(|link| programs.contains(&link.program_id()))
+            .map(|link| link.id())
+            .collect();
+        Self {
+            pins: pins.len(),
+            maps,
+            programs,
+            links,
+        }
+    }
+
+    /// Was there something of every kind? If not, finding nothing later means nothing.
+    pub fn are_complete(&self) -> bool {
+        let counts = [
+            self.pins,
+            self.maps.len(),
+            self.programs.len(),
+            self.links.len(),
+        ];
+        counts.iter().all(|count| *count > 0)
+    }
+
+    /// Those that are still there, once the kernel had time to free them.
+    pub fn left(&self, state: &StateDir) -> Self {
+        let deadline = Instant::now() + GRACE;
+        loop {
+            let left = self.left_now(state);
+            if left.is_empty() || Instant::now() > deadline {
+                return left;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Is there nothing?
+    pub fn is_empty(&self) -> bool {
+        self.pins == 0 && self.maps.is_empty() && self.programs.is_empty() && self.links.is_empty()
+    }
+
+    fn left_now(&self, state: &StateDir) -> Self {
+        let among = |ids: &BTreeSet<u32>, id: &u32| ids.contains(id);
+        Self {
+            pins: state.pins().len(),
+            maps: loaded_maps()
+                .flatten()
+                .map(|map| map.id())
+                .filter(|id| among(&self.maps, id))
+                .collect(),
+            programs: loaded_programs()
+                .flatten()
+                .map(|program| program.id())
+                .filter(|id| among(&self.programs, id))
+                .collect(),
+            links: loaded_links()
+                .flatten()
+                .map(|link| link.id())
+                .filter(|id| among(&self.links, id))
+                .collect(),
+        }
+    }
+}
+
+impl fmt::Display for Traces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [links, programs, maps] = [&self.links, &self.programs, &self.maps].map(BTreeSet::len);
+        let pins = self.pins;
+        write!(
+            f,
+            "{links} links, {programs} programs, {maps} maps, {pins} pins"
+        )
+    }
+}
