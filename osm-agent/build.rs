@@ -17,7 +17,10 @@ fn main() -> Result<()> {
         .parent()
         .context("osm-agent is not in a workspace")?;
     for source in ["osm-ebpf-common/src", "rust-toolchain.toml"] {
-        println!("cargo:rerun-if-changed={}", workspace.join(source).display());
+        println!(
+            "cargo:rerun-if-changed={}",
+            workspace.join(source).display()
+        );
     }
     println!("cargo:rerun-if-changed=build.rs");
 
@@ -30,7 +33,9 @@ fn main() -> Result<()> {
     let root_dir = workspace.join("osm-ebpf");
     let package = Package {
         name: "osm-ebpf",
-        root_dir: root_dir.to_str().context("the workspace's path is not UTF-8")?,
+        root_dir: root_dir
+            .to_str()
+            .context("the workspace's path is not UTF-8")?,
         ..Package::default()
     };
     build_ebpf([package], Toolchain::Custom(TOOLCHAIN))
@@ -40,11 +45,15 @@ fn main() -> Result<()> {
 /// Puts the workspace's own bpf-linker first in `PATH`, and insists on there being one.
 fn find_linker(workspace: &Path) -> Result<()> {
     println!("cargo:rerun-if-env-changed=PATH");
-    let mut paths: Vec<PathBuf> = env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
+    let mut paths: Vec<PathBuf> =
+        env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
     paths.insert(0, target.join("tools/bin"));
     if !paths.iter().any(|path| path.join("bpf-linker").is_file()) {
-        bail!("bpf-linker is neither in target/tools/bin nor in PATH: run `cargo xtask setup` once");
+        bail!(
+            "bpf-linker is neither in target/tools/bin nor in PATH: run `cargo xtask setup` once"
+        );
     }
     let joined = env::join_paths(paths).context("PATH holds a directory with a colon")?;
     // SAFETY: nothing else runs in this process yet.

@@ -13,7 +13,7 @@ use nix::{
     ifaddrs::getifaddrs,
     net::if_::InterfaceFlags,
     sched::{CloneFlags, setns},
-    sys::statfs::{CGROUP2_SUPER_MAGIC, CGROUP_SUPER_MAGIC, NSFS_MAGIC, fstatfs},
+    sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, NSFS_MAGIC, fstatfs},
 };
 use osm_ebpf_common::{SIDECAR_UID, maps::PodRecord};
 
@@ -147,7 +147,12 @@ impl Netns {
                 "give a path such as /proc/PID/ns/net or /run/netns/NAME",
             )
         };
-        if fstatfs(&file).map_err(io::Error::from).tried(what)?.filesystem_type() != NSFS_MAGIC {
+        if fstatfs(&file)
+            .map_err(io::Error::from)
+            .tried(what)?
+            .filesystem_type()
+            != NSFS_MAGIC
+        {
             return Err(not_a_netns());
         }
         let metadata = file.metadata().tried(what)?;
@@ -163,8 +168,8 @@ impl Netns {
                 ));
             }
         }
-        let cookie = inside(&file, sys::netns::cookie)
-            .map_err(|error| match error.raw_os_error() {
+        let cookie =
+            inside(&file, sys::netns::cookie).map_err(|error| match error.raw_os_error() {
                 Some(libc::EINVAL) => not_a_netns(),
                 _ => Error::System {
                     tried: format!("enter the network namespace {}", path.display()),
@@ -202,7 +207,11 @@ impl Netns {
     /// # Errors
     /// Where the kernel can't tell.
     pub fn inode(&self) -> Result<u64> {
-        Ok(self.file.metadata().tried(|| "read the network namespace's inode")?.ino())
+        Ok(self
+            .file
+            .metadata()
+            .tried(|| "read the network namespace's inode")?
+            .ino())
     }
 
     /// Its addresses on interfaces that are up, loopback and link-local ones left out.
@@ -242,7 +251,7 @@ fn enter_advice(error: &io::Error) -> String {
 }
 
 /// Runs something in a network namespace, on a thread that ends with it.
-fn inside<T: Send>(
+pub(crate) fn inside<T: Send>(
     netns: &File,
     run: impl FnOnce() -> io::Result<T> + Send,
 ) -> io::Result<T> {
@@ -273,9 +282,13 @@ impl Cgroup {
         let path = root.join(path);
         let what = format!("--cgroup {}", path.display());
         let example = format!("give a pod's directory below {}", root.display());
-        let directory = File::open(&path)
-            .map_err(|error| Error::input(&what, format!("cannot be opened ({error})"), &example))?;
-        let kind = fstatfs(&directory).map_err(io::Error::from).tried(|| &what)?.filesystem_type();
+        let directory = File::open(&path).map_err(|error| {
+            Error::input(&what, format!("cannot be opened ({error})"), &example)
+        })?;
+        let kind = fstatfs(&directory)
+            .map_err(io::Error::from)
+            .tried(|| &what)?
+            .filesystem_type();
         if kind == CGROUP_SUPER_MAGIC {
             return Err(Error::input(&what, "is a cgroup of version 1", example));
         }
@@ -283,7 +296,9 @@ impl Cgroup {
             return Err(Error::input(&what, "is not a cgroup", example));
         }
         let path = path.canonicalize().tried(|| format!("resolve {what}"))?;
-        let root = root.canonicalize().tried(|| format!("resolve {}", root.display()))?;
+        let root = root
+            .canonicalize()
+            .tried(|| format!("resolve {}", root.display()))?;
         if path == root {
             return Err(Error::input(
                 &what,
@@ -318,7 +333,11 @@ impl Cgroup {
     /// # Errors
     /// Where the kernel can't tell.
     pub fn id(&self) -> Result<u64> {
-        Ok(self.directory.metadata().tried(|| "read the cgroup's inode")?.ino())
+        Ok(self
+            .directory
+            .metadata()
+            .tried(|| "read the cgroup's inode")?
+            .ino())
     }
 
     /// The processes in it and below it.

@@ -16,6 +16,12 @@ pub trait Pod {
     fn range(&self, destination: &Address) -> RangeRule;
     /// Whether a port is on the exclusion list of that direction.
     fn excludes_port(&self, direction: Direction, port: u16) -> bool;
+    /// Whether connections to a destination leave by an excluded interface.
+    fn leaves_by_excluded_interface(&self, destination: &Address) -> bool;
+    /// Whether the interface of that number is excluded.
+    fn excludes_interface(&self, index: u32) -> bool;
+    /// Whether the sidecar's calls to the local host go to the pod's address.
+    fn local_host_is_pod_address(&self) -> bool;
 }
 
 /// Seen from the pod.
@@ -59,6 +65,8 @@ pub struct Inbound {
     pub destination: Address,
     /// The port that was dialled, host byte order.
     pub port: u16,
+    /// The number of the interface that it came in by.
+    pub interface: u32,
 }
 
 impl Inbound {
@@ -67,7 +75,9 @@ impl Inbound {
     #[inline(always)]
     #[must_use]
     pub fn is_local(&self) -> bool {
-        self.destination.is_loopback() || self.client == self.destination
+        self.destination.is_loopback()
+            || self.client.is_loopback()
+            || self.client == self.destination
     }
 }
 
@@ -78,6 +88,8 @@ pub enum Verdict {
     Pass(Reason),
     /// Goes to the sidecar's listener for that direction.
     Redirect(Direction, Reason),
+    /// Goes to the pod's own address, on the port it wanted.
+    ToPodAddress(Reason),
 }
 
 impl Verdict {
@@ -85,7 +97,7 @@ impl Verdict {
     #[must_use]
     pub const fn reason(self) -> Reason {
         match self {
-            Self::Pass(reason) | Self::Redirect(_, reason) => reason,
+            Self::Pass(reason) | Self::Redirect(_, reason) | Self::ToPodAddress(reason) => reason,
         }
     }
 }
@@ -105,6 +117,9 @@ pub fn outbound<P: Pod>(pod: &P, connection: &Outbound) -> Verdict {
     if destination.is_loopback() || pod.owns(destination) {
         return match (by_sidecar, destination.is_localhost()) {
             (true, false) => Verdict::Redirect(Direction::Inbound, Reason::RedirectSidecarToPod),
+            (true, true) if pod.local_host_is_pod_address() => {
+                Verdict::ToPodAddress(Reason::PassSidecarToPodAddress)
+            }
             (true, true) => Verdict::Pass(Reason::PassSidecar),
             (false, _) => Verdict::Pass(Reason::PassLocal),
         };
@@ -114,6 +129,9 @@ pub fn outbound<P: Pod>(pod: &P, connection: &Outbound) -> Verdict {
     }
     if destination.is_multicast_or_broadcast() {
         return Verdict::Pass(Reason::PassUnroutable);
+    }
+    if pod.leaves_by_excluded_interface(destination) {
+        return Verdict::Pass(Reason::PassExcludedInterface);
     }
     // The rule set asks for excluded ranges, excluded ports, then inclusion. One look-up
     // answers both questions about ranges, so the port is asked for in between.
@@ -140,6 +158,7 @@ pub fn inbound<P: Pod>(pod: &P, connection: &Inbound) -> Verdict {
         client,
         destination,
         port,
+        interface,
     } = connection;
     if connection.is_local() || pod.owns(client) {
         return Verdict::Pass(Reason::PassLocal);
@@ -149,6 +168,9 @@ pub fn inbound<P: Pod>(pod: &P, connection: &Inbound) -> Verdict {
     }
     if pod.excludes_port(Direction::Inbound, *port) {
         return Verdict::Pass(Reason::PassExcludedInboundPort);
+    }
+    if pod.excludes_interface(*interface) {
+        return Verdict::Pass(Reason::PassExcludedInterface);
     }
     if is_direct_inbound_port(*port) {
         return Verdict::Pass(Reason::PassReservedPort);
@@ -162,9 +184,5 @@ pub fn inbound<P: Pod>(pod: &P, connection: &Inbound) -> Verdict {
 pub const fn is_direct_inbound_port(port: u16) -> bool {
     // Spelled out: a loop over the array becomes a memory access the verifier has to follow.
     let [metrics, liveness, readiness, startup, tcp_probe] = DIRECT_INBOUND_PORTS;
-    port == metrics
-        || port == liveness
-        || port == readiness
-        || port == startup
-        || port == tcp_probe
+    port == metrics || port == liveness || port == readiness || port == startup || port == tcp_probe
 }

@@ -45,6 +45,10 @@ reasons! {
     PassOtherFamily = "pass-other-family",
     /// A destination that the kernel itself refuses, such as multicast.
     PassUnroutable = "pass-unroutable",
+    /// The sidecar called the local host, which stands for the pod's address.
+    PassSidecarToPodAddress = "pass-sidecar-to-pod-address",
+    /// It came in, or would leave, by an excluded interface.
+    PassExcludedInterface = "pass-excluded-interface",
     /// To be redirected, but the sidecar has no outbound listener.
     RefuseNoOutboundListener = "refuse-no-outbound-listener",
     /// To be redirected, but the sidecar has no inbound listener.

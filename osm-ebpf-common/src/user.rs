@@ -8,8 +8,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use crate::{
     address::Address,
     maps::{
-        Counters, HandshakeKey, ListenerKey, LocalKey, Meta, OriginalDestination, PodEntry,
-        PodRecord, PolicyRecord, PolicyWord, PortPage, PortPageKey, RangeEntry, RangeKey,
+        Counters, HandshakeKey, InterfaceKey, ListenerKey, LocalKey, Meta, OriginalDestination,
+        PodEntry, PodRecord, PolicyRecord, PolicyWord, PortPage, PortPageKey, RangeEntry, RangeKey,
+        RouteEntry, RouteKey,
     },
 };
 
@@ -59,6 +60,7 @@ macro_rules! pod {
 pod!(
     Counters,
     HandshakeKey,
+    InterfaceKey,
     ListenerKey,
     LocalKey,
     Meta,
@@ -71,4 +73,6 @@ pod!(
     PortPageKey,
     RangeEntry,
     RangeKey,
+    RouteEntry,
+    RouteKey,
 );

@@ -51,6 +51,7 @@ pub fn connect(ctx: SocketAddress, family: Family) -> Outcome {
         Verdict::Redirect(direction, reason) => {
             redirect(ctx, family, &pod, socket, dialled, direction, reason)
         }
+        Verdict::ToPodAddress(reason) => to_pod_address(ctx, family, &pod, socket, dialled, reason),
     }
 }
 
@@ -64,13 +65,14 @@ fn redirect(
     direction: Direction,
     reason: Reason,
 ) -> Outcome {
-    let Some(target) = listeners::target(pod.entry.netns_cookie(), direction) else {
+    let v4 = dialled.address().is_v4();
+    let Some(target) = listeners::target(pod.entry.netns_cookie(), direction, v4) else {
         pod.count(match direction {
             Direction::Outbound => Reason::RefuseNoOutboundListener,
             Direction::Inbound => Reason::RefuseNoInboundListener,
         });
         socket.forget();
-        send_to(ctx, family, &Target::NOBODY);
+        send_to(ctx, family, &Target::nobody(v4));
         return Outcome::Proceed;
     };
     if socket.remember(dialled).is_err() {
@@ -80,6 +82,34 @@ fn redirect(
     pod.count(reason);
     come_from_the_pod(ctx, family, pod, socket, &dialled.address());
     send_to(ctx, family, &target);
+    Outcome::Proceed
+}
+
+/// The sidecar called the local host: it gets to the pod's address, and is not told.
+#[inline(always)]
+fn to_pod_address(
+    ctx: SocketAddress,
+    family: Family,
+    pod: &Pod,
+    socket: Socket,
+    dialled: OriginalDestination,
+    reason: Reason,
+) -> Outcome {
+    let v4 = dialled.address().is_v4();
+    let Some(address) = pod.address(v4) else {
+        socket.forget();
+        return Outcome::Proceed;
+    };
+    if socket.remember(dialled).is_err() {
+        pod.count(Reason::RefuseNoMemory);
+        return Outcome::Refuse;
+    }
+    pod.count(reason);
+    let (bound, port) = socket.bound();
+    if port == 0 && bound.is_unspecified() {
+        ctx.bind(family, Target::nobody(v4).address);
+    }
+    ctx.set_address(family, address);
     Outcome::Proceed
 }
 

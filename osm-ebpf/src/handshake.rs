@@ -38,7 +38,10 @@ pub fn connecting(operation: Operation) {
     }
     // A note that does not fit is missed by `established`, and the sidecar then knows no
     // destination: refused, never sent elsewhere.
-    if HANDSHAKES.insert(key_at_app(operation), dialled, 0).is_err() {
+    if HANDSHAKES
+        .insert(key_at_app(operation), dialled, 0)
+        .is_err()
+    {
         return;
     }
     let events = operation.reported_events();

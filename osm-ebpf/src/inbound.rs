@@ -27,6 +27,7 @@ pub fn lookup(ctx: Lookup, netns_cookie: u64) -> Outcome {
         client: ctx.remote_address(),
         destination: ctx.local_address(),
         port: ctx.local_port(),
+        interface: ctx.interface(),
     };
     // The decision says the same; every redirected connection of the pod itself comes by
     // here, and needs no look-up.
@@ -44,6 +45,7 @@ pub fn lookup(ctx: Lookup, netns_cookie: u64) -> Outcome {
             pod.count(reason);
             Outcome::Proceed
         }
+        Verdict::ToPodAddress(_) => Outcome::Refuse,
         Verdict::Redirect(_, reason) => {
             if listeners::assign(ctx, netns_cookie) {
                 pod.count(reason);

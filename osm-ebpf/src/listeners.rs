@@ -23,10 +23,18 @@ pub struct Target {
 
 impl Target {
     /// An address at which nobody can listen, so that the kernel refuses the connection.
-    pub const NOBODY: Self = Self {
-        address: Address::LOCALHOST_V4,
-        port: 0,
-    };
+    #[inline(always)]
+    #[must_use]
+    pub const fn nobody(v4: bool) -> Self {
+        Self {
+            address: if v4 {
+                Address::LOCALHOST_V4
+            } else {
+                Address::LOCALHOST_V6
+            },
+            port: 0,
+        }
+    }
 }
 
 /// The port that the sidecar listens on.
@@ -72,12 +80,18 @@ pub fn listening(operation: Operation) {
     }
 }
 
-/// Where a connection made in the pod has to go to reach the sidecar: anywhere in
-/// 127.64.0.0/10 where it listens on all addresses, else 127.0.0.1. None where it does not
-/// listen.
+/// Where a connection made in the pod has to go to reach the sidecar. IPv4: anywhere in
+/// 127.64.0.0/10 where it listens on all addresses, else 127.0.0.1. IPv6 has one loopback
+/// address only. None where it does not listen.
 #[inline(always)]
 #[must_use]
-pub fn target(netns_cookie: u64, direction: Direction) -> Option<Target> {
+pub fn target(netns_cookie: u64, direction: Direction, v4: bool) -> Option<Target> {
+    let port = port_of(direction);
+    if !v4 {
+        own_address(netns_cookie, direction, Family::V6)?;
+        let address = Address::LOCALHOST_V6;
+        return Some(Target { address, port });
+    }
     let address = own_address(netns_cookie, direction, Family::V4)
         .or_else(|| own_address(netns_cookie, direction, Family::V6))?;
     let address = if address.is_unspecified() {
@@ -85,10 +99,7 @@ pub fn target(netns_cookie: u64, direction: Direction) -> Option<Target> {
     } else {
         Address::LOCALHOST_V4
     };
-    Some(Target {
-        address,
-        port: port_of(direction),
-    })
+    Some(Target { address, port })
 }
 
 #[inline(always)]

@@ -9,8 +9,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use osm_ebpf_common::maps::{
-    Counters, HandshakeKey, ListenerKey, LocalKey, MAX_PODS, Meta, OriginalDestination, PodEntry,
-    PodRecord, PolicyRecord, PolicyWord, PortPage, PortPageKey, RangeEntry, RangeKey,
+    Counters, HandshakeKey, InterfaceKey, ListenerKey, LocalKey, MAX_PODS, Meta,
+    OriginalDestination, PodEntry, PodRecord, PolicyRecord, PolicyWord, PortPage, PortPageKey,
+    RangeEntry, RangeKey, RouteEntry, RouteKey,
 };
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
@@ -38,6 +39,16 @@ pub static RANGES: LpmTrie<RangeKey, RangeEntry, 4_194_304> = LpmTrie::new();
 /// (policy, direction, page) → excluded ports. Written and removed as [`RANGES`] is.
 #[btf_map]
 pub static PORT_PAGES: HashMap<PortPageKey, PortPage, 65_536, ON_DEMAND> = HashMap::new();
+
+/// (pod, policy, interface) of excluded interfaces. Written by the agent before the policy
+/// comes into force for the pod, and as interfaces come and go; removed with either.
+#[btf_map]
+pub static INTERFACES: HashMap<InterfaceKey, u32, 16_384, ON_DEMAND> = HashMap::new();
+
+/// (pod, policy, address) longest prefix → by an excluded interface or not. Written and
+/// removed as [`INTERFACES`] is, for pods with excluded interfaces only.
+#[btf_map]
+pub static ROUTES: LpmTrie<RouteKey, RouteEntry, 1_048_576> = LpmTrie::new();
 
 /// Socket → what was dialled. Written by connect on the app's socket and by sockops on the
 /// sidecar's; goes with the socket.

@@ -6,11 +6,16 @@ use aya_ebpf::maps::lpm_trie::Key;
 use osm_ebpf_common::{
     address::Address,
     decision::{self, Direction, RangeRule},
-    maps::{LocalKey, PodEntry, PolicyWord, PortPageKey, RangeEntry, RangeKey},
+    maps::{
+        InterfaceKey, LocalKey, PodEntry, PolicyWord, PortPageKey, RangeEntry, RangeKey,
+        RouteEntry, RouteKey,
+    },
     reason::Reason,
 };
 
-use crate::maps::{COUNTERS, LOCALS, PODS, POLICY_IN_FORCE, PORT_PAGES, RANGES};
+use crate::maps::{
+    COUNTERS, INTERFACES, LOCALS, PODS, POLICY_IN_FORCE, PORT_PAGES, RANGES, ROUTES,
+};
 
 /// A pod and the one policy that this run of the program goes by.
 pub struct Pod {
@@ -44,7 +49,8 @@ impl Pod {
             let counter = ptr::from_mut(
                 // SAFETY: this CPU's element, which stays; programs on one CPU do not run
                 // at the same time, and a lost increment would do no harm.
-                &mut unsafe { &mut *counters }.0[reason as usize % osm_ebpf_common::reason::COUNTERS],
+                &mut unsafe { &mut *counters }.0
+                    [reason as usize % osm_ebpf_common::reason::COUNTERS],
             );
             // SAFETY: as above.
             unsafe { *counter += 1 };
@@ -62,7 +68,14 @@ impl Pod {
         if decision::Pod::owns(self, destination) {
             return Some(*destination);
         }
-        let own = if destination.is_v4() {
+        self.address(destination.is_v4())
+    }
+
+    /// The pod's first address of a family.
+    #[inline(always)]
+    #[must_use]
+    pub fn address(&self, v4: bool) -> Option<Address> {
+        let own = if v4 {
             self.entry.address_v4()
         } else {
             self.entry.address_v6()
@@ -113,5 +126,31 @@ impl decision::Pod for Pod {
         };
         // SAFETY: an element stays readable until the program ends.
         unsafe { &*page }.contains(port)
+    }
+
+    #[inline(always)]
+    fn leaves_by_excluded_interface(&self, destination: &Address) -> bool {
+        if !self.policy.has(PolicyWord::INTERFACES) {
+            return false;
+        }
+        let key = RouteKey::new(self.entry.netns_cookie(), self.policy.id(), *destination);
+        ROUTES.get(&Key::new(RouteKey::FULL_LENGTH, key)) == Some(&RouteEntry::EXCLUDED)
+    }
+
+    #[inline(always)]
+    fn excludes_interface(&self, index: u32) -> bool {
+        self.policy.has(PolicyWord::INTERFACES)
+            && INTERFACES
+                .get_ptr(InterfaceKey::new(
+                    self.entry.netns_cookie(),
+                    self.policy.id(),
+                    index,
+                ))
+                .is_some()
+    }
+
+    #[inline(always)]
+    fn local_host_is_pod_address(&self) -> bool {
+        self.policy.has(PolicyWord::POD_IP)
     }
 }

@@ -47,15 +47,18 @@ fn attach_where_bpf_fails(mesh: &Mesh, command: u64, errno: i32) -> Output {
         SeccompAction::Errno(errno.cast_unsigned()),
         std::env::consts::ARCH.try_into().expect("a known machine"),
     );
-    let program: seccompiler::BpfProgram =
-        filter.and_then(TryInto::try_into).expect("a filter that compiles");
+    let program: seccompiler::BpfProgram = filter
+        .and_then(TryInto::try_into)
+        .expect("a filter that compiles");
     let args = attach_args(mesh, &mesh.world.pod);
     // The filter stays on the thread and on the process that it starts.
     let output = thread::scope(|scope| {
         scope
             .spawn(|| {
                 seccompiler::apply_filter(&program).expect("the filter is taken");
-                Command::new(agent::binary().expect("the agent")).args(args).output()
+                Command::new(agent::binary().expect("the agent"))
+                    .args(args)
+                    .output()
             })
             .join()
     });
@@ -72,11 +75,27 @@ fn kernel_that_refuses_a_step_leaves_nothing_attached() {
     let pod = &mesh.world.pod;
     for (command, errno, words) in [
         (MAP_CREATE, libc::EPERM, ["create the BPF maps", "CAP_BPF"]),
-        (MAP_CREATE, libc::ENOMEM, ["create the BPF maps", "nothing was changed"]),
-        (PROG_LOAD, libc::EINVAL, ["load the BPF program", "Linux 5.15"]),
+        (
+            MAP_CREATE,
+            libc::ENOMEM,
+            ["create the BPF maps", "nothing was changed"],
+        ),
+        (
+            PROG_LOAD,
+            libc::EINVAL,
+            ["load the BPF program", "Linux 5.15"],
+        ),
         (OBJ_PIN, libc::ENOSPC, ["cannot", "nothing was changed"]),
-        (LINK_CREATE, libc::EINVAL, ["attach getsockopt to", "Linux 5.15"]),
-        (LINK_CREATE, libc::EPERM, ["attach getsockopt to", "CAP_NET_ADMIN"]),
+        (
+            LINK_CREATE,
+            libc::EINVAL,
+            ["attach getsockopt to", "Linux 5.15"],
+        ),
+        (
+            LINK_CREATE,
+            libc::EPERM,
+            ["attach getsockopt to", "CAP_NET_ADMIN"],
+        ),
     ] {
         let output = attach_where_bpf_fails(&mesh, command, errno);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -104,7 +123,12 @@ fn second_pod_that_fails_leaves_the_first_alone() {
     assert_eq!(mesh.agent.state().pins(), pins);
     let mut sidecar = second.sidecar();
     let _remote = mesh.world.outside.server("remote", &[REMOTE]);
-    expect_outbound(&mut sidecar, &second.app().connect(REMOTE), REMOTE, second.ip4());
+    expect_outbound(
+        &mut sidecar,
+        &second.app().connect(REMOTE),
+        REMOTE,
+        second.ip4(),
+    );
 }
 
 #[test]
@@ -145,10 +169,16 @@ fn attach_killed_at_any_moment_is_recovered_by_the_next() {
         }
     }
     assert!(killed > 5, "{killed} were killed");
-    let lists = Lists { excluded_ports: "81", ..Lists::default() };
+    let lists = Lists {
+        excluded_ports: "81",
+        ..Lists::default()
+    };
     let _ = mesh.attach(&lists).succeeded();
     let mut sidecar = pod.sidecar();
-    let _remote = mesh.world.outside.server("remote", &[REMOTE, "198.51.100.10:81"]);
+    let _remote = mesh
+        .world
+        .outside
+        .server("remote", &[REMOTE, "198.51.100.10:81"]);
     let mut app = pod.app();
     expect_outbound(&mut sidecar, &app.connect(REMOTE), REMOTE, pod.ip4());
     expect_direct(&mut sidecar, &app.connect("198.51.100.10:81"), "remote");
@@ -161,15 +191,31 @@ fn state_of_another_version_is_refused_and_stays_in_force() {
     if missing(&[Need::Program("bpftool")]) {
         return;
     }
-    let Some(mesh) = Mesh::attached(&Lists::default()) else { return };
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
     let pod = &mesh.world.pod;
-    let meta = mesh.agent.state().path().join("maps/META").display().to_string();
+    let meta = mesh
+        .agent
+        .state()
+        .path()
+        .join("maps/META")
+        .display()
+        .to_string();
     let value = "hex 63 00 00 00 ".to_owned() + &"00 ".repeat(40);
     let update = format!("map update pinned {meta} key 0 0 0 0 value {value}");
-    let output = Command::new("bpftool").args(update.split_whitespace()).output();
+    let output = Command::new("bpftool")
+        .args(update.split_whitespace())
+        .output();
     let output = output.expect("bpftool runs");
     assert!(output.status.success(), "{output:?}");
-    for outcome in [mesh.attach(&Lists { excluded_ports: "80", ..Lists::default() }), mesh.detach()] {
+    for outcome in [
+        mesh.attach(&Lists {
+            excluded_ports: "80",
+            ..Lists::default()
+        }),
+        mesh.detach(),
+    ] {
         assert_eq!(outcome.status.code(), Some(1), "{outcome}");
         assert!(outcome.stderr.contains("another version"), "{outcome}");
     }
@@ -187,5 +233,8 @@ fn one_pod_s_namespace_with_another_s_cgroup_is_refused() {
     args[6] = second.cgroup.path().display().to_string();
     let outcome = mesh.agent.run(&args);
     assert_eq!(outcome.status.code(), Some(2), "{outcome}");
-    assert!(outcome.stderr.contains("none of its processes"), "{outcome}");
+    assert!(
+        outcome.stderr.contains("none of its processes"),
+        "{outcome}"
+    );
 }

@@ -14,7 +14,9 @@ fn hundred_thousand_connections_leave_no_map_entry() {
     if missing(&[Need::Program("bpftool")]) {
         return;
     }
-    let Some(mesh) = Mesh::attached(&Lists::default()) else { return };
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
     let pod = &mesh.world.pod;
     let before = objects();
     let sidecar = pod.sidecar_with(&["--quiet"]);
@@ -28,9 +30,16 @@ fn hundred_thousand_connections_leave_no_map_entry() {
     assert_eq!(entries(&mesh, "LISTENERS"), 0);
     let _ = mesh.detach().succeeded();
     assert_eq!(mesh.agent.state().pins(), Vec::<std::path::PathBuf>::new());
-    let left = || objects().into_iter().filter(|id| before.contains(id)).collect::<Vec<_>>();
+    let left = || {
+        objects()
+            .into_iter()
+            .filter(|id| before.contains(id))
+            .collect::<Vec<_>>()
+    };
     // The kernel frees programs and maps a moment after the last reference.
-    eventually("programs, maps and links of ours are gone", || left().is_empty());
+    eventually("programs, maps and links of ours are gone", || {
+        left().is_empty()
+    });
 }
 
 #[test]
@@ -38,7 +47,9 @@ fn failed_and_aborted_handshakes_leave_no_map_entry() {
     if missing(&[Need::Program("bpftool")]) {
         return;
     }
-    let Some(mesh) = Mesh::attached(&Lists::default()) else { return };
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
     let pod = &mesh.world.pod;
     pod.netns.sysctl("net/core/somaxconn", "4");
     let mut sidecar = pod.sidecar();
@@ -46,13 +57,21 @@ fn failed_and_aborted_handshakes_leave_no_map_entry() {
     let mut app = pod.app();
     let limit = std::time::Duration::from_millis(20);
     let sockets: Vec<_> = (0..40)
-        .map(|_| app.connect(Dial::to(REMOTE).no_greeting().nonblocking().timeout(limit)).id)
+        .map(|_| {
+            app.connect(Dial::to(REMOTE).no_greeting().nonblocking().timeout(limit))
+                .id
+        })
         .collect();
-    assert!(entries(&mesh, "HANDSHAKES") > 10, "the sidecar's queue is full");
+    assert!(
+        entries(&mesh, "HANDSHAKES") > 10,
+        "the sidecar's queue is full"
+    );
     for id in sockets {
         app.close(id);
     }
-    eventually("the notes of closed sockets are gone", || entries(&mesh, "HANDSHAKES") == 0);
+    eventually("the notes of closed sockets are gone", || {
+        entries(&mesh, "HANDSHAKES") == 0
+    });
     sidecar.process().signal(nix::sys::signal::Signal::SIGCONT);
     sidecar.stop();
     let refused = app.many(Many::to(REMOTE, 100));
@@ -62,7 +81,9 @@ fn failed_and_aborted_handshakes_leave_no_map_entry() {
 
 #[test]
 fn detach_leaves_established_connections_alive() {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else { return };
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
     let pod = &mesh.world.pod;
     let mut sidecar = pod.sidecar();
     let mut remote = mesh.world.outside.server("remote", &[REMOTE]);
@@ -82,12 +103,20 @@ fn detach_leaves_established_connections_alive() {
 
 #[test]
 fn last_pod_detached_takes_maps_and_programs_with_it() {
-    let Some(mesh) = Mesh::attached(&Lists { excluded_ports: "1,2,3", ..Lists::default() }) else { return };
+    let Some(mesh) = Mesh::attached(&Lists {
+        excluded_ports: "1,2,3",
+        ..Lists::default()
+    }) else {
+        return;
+    };
     let second = mesh.world.add_pod();
     let _ = mesh.agent.attach(&second).run().succeeded();
     let _ = mesh.detach().succeeded();
     let pins = mesh.agent.state().pins();
-    assert!(pins.iter().any(|pin| pin.ends_with("programs/connect4")), "{pins:?}");
+    assert!(
+        pins.iter().any(|pin| pin.ends_with("programs/connect4")),
+        "{pins:?}"
+    );
     assert_eq!(entries(&mesh, "PODS"), 1);
     assert_eq!(entries(&mesh, "PORT_PAGES"), 0);
     assert_eq!(entries(&mesh, "POLICIES"), 0);
@@ -106,15 +135,24 @@ fn foreground_ends_with_its_process_even_when_killed() {
         let mut app = pod.app();
         let netns = pod.netns.path().display().to_string();
         let cgroup = pod.cgroup.path().display().to_string();
-        let mut agent = mesh
-            .agent
-            .start(&["attach", "--foreground", "--netns", &netns, "--cgroup", &cgroup]);
-        let line = agent.line(std::time::Duration::from_secs(30)).expect("it says that it is in force");
+        let mut agent = mesh.agent.start(&[
+            "attach",
+            "--foreground",
+            "--netns",
+            &netns,
+            "--cgroup",
+            &cgroup,
+        ]);
+        let line = agent
+            .line(std::time::Duration::from_secs(30))
+            .expect("it says that it is in force");
         assert!(line.contains("intercepted"), "{line}");
         expect_outbound(&mut sidecar, &app.connect(REMOTE), REMOTE, pod.ip4());
         remote.next_accepted();
         agent.signal(signal);
-        let status = agent.wait(std::time::Duration::from_secs(10)).expect("it ends");
+        let status = agent
+            .wait(std::time::Duration::from_secs(10))
+            .expect("it ends");
         assert_eq!(status.success(), says_so);
         eventually("the app is let go of", || {
             let direct = app.connect(REMOTE);
@@ -129,7 +167,9 @@ fn objects() -> Vec<String> {
     ["prog", "map", "link"]
         .into_iter()
         .flat_map(|kind| {
-            let output = Command::new("bpftool").args([kind, "show", "--json"]).output();
+            let output = Command::new("bpftool")
+                .args([kind, "show", "--json"])
+                .output();
             let output = output.expect("bpftool runs");
             let objects: serde_json::Value =
                 serde_json::from_slice(&output.stdout).expect("bpftool prints JSON");

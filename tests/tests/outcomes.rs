@@ -6,16 +6,21 @@ use mesh::{
     Lists, Mesh, both_families, expect_direct, expect_inbound, expect_outbound, expect_redirected,
     expect_refused,
 };
-use osm_tests::{Dial, Listener, Udp};
 use osm_tests::request::Request;
+use osm_tests::{Dial, Listener, Udp};
 
 #[test]
 fn app_to_remote_any_port_lands_on_outbound_listener() {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else { return };
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
     let pod = &mesh.world.pod;
     let mut sidecar = pod.sidecar();
     let ports = [1, 80, 443, 15000, 15001, 15003, 15010, 15901, 65535];
-    let listen: Vec<_> = ports.iter().map(|port| format!("198.51.100.10:{port}")).collect();
+    let listen: Vec<_> = ports
+        .iter()
+        .map(|port| format!("198.51.100.10:{port}"))
+        .collect();
     let listen: Vec<&str> = listen.iter().map(String::as_str).collect();
     let _remote = mesh.world.outside.server("remote", &listen);
     let mut app = pod.app();
@@ -38,27 +43,47 @@ fn app_to_excluded_or_not_included_passes() {
         excluded_ports: "81",
         ..Lists::default()
     };
-    let Some(mesh) = Mesh::attached(&lists) else { return };
+    let Some(mesh) = Mesh::attached(&lists) else {
+        return;
+    };
     let pod = &mesh.world.pod;
     let mut sidecar = pod.sidecar();
     let _remote = mesh.world.outside.server(
         "remote",
-        &["198.51.100.10:80", "198.51.100.10:81", "198.51.100.11:80", "203.0.113.7:80", "192.0.2.20:80"],
+        &[
+            "198.51.100.10:80",
+            "198.51.100.10:81",
+            "198.51.100.11:80",
+            "203.0.113.7:80",
+            "192.0.2.20:80",
+        ],
     );
     let mut app = pod.app();
-    for direct in ["198.51.100.10:81", "198.51.100.11:80", "203.0.113.7:80", "192.0.2.20:80"] {
+    for direct in [
+        "198.51.100.10:81",
+        "198.51.100.11:80",
+        "203.0.113.7:80",
+        "192.0.2.20:80",
+    ] {
         for dial in both_families(direct) {
             expect_direct(&mut sidecar, &app.connect(dial), "remote");
         }
     }
     for dial in both_families("198.51.100.10:80") {
-        expect_outbound(&mut sidecar, &app.connect(dial), "198.51.100.10:80", pod.ip4());
+        expect_outbound(
+            &mut sidecar,
+            &app.connect(dial),
+            "198.51.100.10:80",
+            pod.ip4(),
+        );
     }
 }
 
 #[test]
 fn app_to_loopback_or_own_address_passes() {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else { return };
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
     let pod = &mesh.world.pod;
     let mut sidecar = pod.sidecar();
     let _local = pod.server("local", &["0.0.0.0:8080", "0.0.0.0:15010", "0.0.0.0:15000"]);
@@ -95,10 +120,15 @@ fn app_to_loopback_or_own_address_passes() {
 
 #[test]
 fn sidecar_to_remote_passes() {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else { return };
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
     let pod = &mesh.world.pod;
     let mut sidecar = pod.sidecar();
-    let _remote = mesh.world.outside.server("remote", &["198.51.100.10:80", "203.0.113.7:15001"]);
+    let _remote = mesh
+        .world
+        .outside
+        .server("remote", &["198.51.100.10:80", "203.0.113.7:15001"]);
     let mut caller = pod.sidecar_client();
     for to in ["198.51.100.10:80", "203.0.113.7:15001"] {
         for dial in both_families(to) {
@@ -109,7 +139,9 @@ fn sidecar_to_remote_passes() {
 
 #[test]
 fn sidecar_to_localhost_passes() {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else { return };
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
     let pod = &mesh.world.pod;
     let mut sidecar = pod.sidecar();
     let _local = pod.server("local", &["127.0.0.1:8080"]);
@@ -130,7 +162,9 @@ fn sidecar_to_pod_lands_on_inbound_listener() {
         excluded_ranges: "10.77.1.0/24",
         ..Lists::default()
     };
-    let Some(mesh) = Mesh::attached(&lists) else { return };
+    let Some(mesh) = Mesh::attached(&lists) else {
+        return;
+    };
     let pod = &mesh.world.pod;
     let mut sidecar = pod.sidecar();
     let _local = pod.server("local", &["127.0.0.1:8080", "127.0.0.1:15010"]);
@@ -148,17 +182,26 @@ fn sidecar_to_pod_lands_on_inbound_listener() {
     }
     // 0.0.0.0 from a socket bound to the pod's address is the pod's address.
     let connection = caller.connect(Dial::to("0.0.0.0:8080").bind("10.77.1.2:0"));
-    assert_eq!(sidecar.accepted_from(connection.local()).listener, Listener::Inbound);
+    assert_eq!(
+        sidecar.accepted_from(connection.local()).listener,
+        Listener::Inbound
+    );
 }
 
 #[test]
 fn outside_to_pod_any_port_lands_on_inbound_listener() {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else { return };
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
     let pod = &mesh.world.pod;
     let mut sidecar = pod.sidecar();
     let _local = pod.server("local", &["127.0.0.1:8080"]);
     let mut client = mesh.world.outside.client();
-    let connection = client.connect(Dial::to("10.77.1.2:8080").bind("203.0.113.7:0").payload("hi"));
+    let connection = client.connect(
+        Dial::to("10.77.1.2:8080")
+            .bind("203.0.113.7:0")
+            .payload("hi"),
+    );
     assert_eq!(connection.answered_by(), "local");
     assert_eq!(connection.echoed.as_deref(), Some("hi"));
     expect_inbound(&mut sidecar, &connection, "10.77.1.2:8080");
@@ -176,7 +219,9 @@ fn outside_to_excluded_or_reserved_port_passes() {
         excluded_inbound_ports: "9090, 22",
         ..Lists::default()
     };
-    let Some(mesh) = Mesh::attached(&lists) else { return };
+    let Some(mesh) = Mesh::attached(&lists) else {
+        return;
+    };
     let pod = &mesh.world.pod;
     let mut sidecar = pod.sidecar();
     let ports = [22, 9090, 15010, 15901, 15902, 15903, 15904];
@@ -198,10 +243,15 @@ fn outside_to_excluded_or_reserved_port_passes() {
 
 #[test]
 fn udp_passes_in_both_directions() {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else { return };
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
     let pod = &mesh.world.pod;
     let mut sidecar = pod.sidecar();
-    let _remote = mesh.world.outside.server("remote", &["udp:198.51.100.10:53"]);
+    let _remote = mesh
+        .world
+        .outside
+        .server("remote", &["udp:198.51.100.10:53"]);
     let _local = pod.server("local", &["udp:0.0.0.0:5353"]);
     for (client, to) in [
         (&mut pod.app(), "198.51.100.10:53"),
@@ -218,7 +268,10 @@ fn udp_passes_in_both_directions() {
             let osm_tests::answer::Answer::Echo(echo) = answer else {
                 panic!("not an echo: {answer:?}")
             };
-            assert_eq!((echo.text.as_str(), echo.from), ("question", Some(mesh::address(to))));
+            assert_eq!(
+                (echo.text.as_str(), echo.from),
+                ("question", Some(mesh::address(to)))
+            );
         }
     }
     sidecar.expect_no_connection();
@@ -226,7 +279,9 @@ fn udp_passes_in_both_directions() {
 
 #[test]
 fn redirected_without_listener_is_refused_in_every_direction() {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else { return };
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
     let pod = &mesh.world.pod;
     let mut remote = mesh.world.outside.server("remote", &["198.51.100.10:80"]);
     let mut local = pod.server("local", &["0.0.0.0:8080"]);
@@ -246,7 +301,12 @@ fn redirected_without_listener_is_refused_in_every_direction() {
     squatter.expect_no_connection();
     squatter.stop();
     let mut sidecar = pod.sidecar();
-    expect_outbound(&mut sidecar, &app.connect("198.51.100.10:80"), "198.51.100.10:80", pod.ip4());
+    expect_outbound(
+        &mut sidecar,
+        &app.connect("198.51.100.10:80"),
+        "198.51.100.10:80",
+        pod.ip4(),
+    );
     remote.next_accepted();
     sidecar.stop();
     refused(&mut app, &mut caller, &mut client);

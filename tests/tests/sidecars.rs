@@ -56,18 +56,30 @@ impl Scene {
 
 #[test]
 fn listener_older_than_the_enrolment_is_found() {
-    let Some(mut scene) = Scene::new() else { return };
+    let Some(mut scene) = Scene::new() else {
+        return;
+    };
     let mut sidecar = scene.pod().sidecar();
     let attached = scene.mesh.attach(&Lists::default()).succeeded();
-    assert!(attached.stdout.contains("2 of the sidecar's listeners found"), "{attached}");
+    assert!(
+        attached
+            .stdout
+            .contains("2 of the sidecar's listeners found"),
+        "{attached}"
+    );
     scene.expect_works(&mut sidecar);
 }
 
 #[test]
 fn listener_younger_than_the_enrolment_is_caught() {
-    let Some(mut scene) = Scene::new() else { return };
+    let Some(mut scene) = Scene::new() else {
+        return;
+    };
     let attached = scene.mesh.attach(&Lists::default()).succeeded();
-    assert!(attached.stdout.contains("does not listen yet"), "{attached}");
+    assert!(
+        attached.stdout.contains("does not listen yet"),
+        "{attached}"
+    );
     scene.expect_all_refused();
     let mut sidecar = scene.pod().sidecar();
     scene.expect_works(&mut sidecar);
@@ -75,7 +87,9 @@ fn listener_younger_than_the_enrolment_is_caught() {
 
 #[test]
 fn sidecar_restarts_refused_in_between_served_after() {
-    let Some(mut scene) = Scene::new() else { return };
+    let Some(mut scene) = Scene::new() else {
+        return;
+    };
     let _ = scene.mesh.attach(&Lists::default()).succeeded();
     for _ in 0..3 {
         let mut sidecar = scene.pod().sidecar();
@@ -88,15 +102,27 @@ fn sidecar_restarts_refused_in_between_served_after() {
 #[test]
 fn workers_share_and_one_that_ends_is_not_missed() {
     for before in [false, true] {
-        let Some(mut scene) = Scene::new() else { return };
-        let shared = ["--outbound", "0.0.0.0:15001,reuseport", "--inbound", "0.0.0.0:15003,reuseport"];
+        let Some(mut scene) = Scene::new() else {
+            return;
+        };
+        let shared = [
+            "--outbound",
+            "0.0.0.0:15001,reuseport",
+            "--inbound",
+            "0.0.0.0:15003,reuseport",
+        ];
         if !before {
             let _ = scene.mesh.attach(&Lists::default()).succeeded();
         }
         let [first, second, mut third] = [(); 3].map(|()| scene.pod().sidecar_with(&shared));
         if before {
             let attached = scene.mesh.attach(&Lists::default()).succeeded();
-            assert!(attached.stdout.contains("6 of the sidecar's listeners found"), "{attached}");
+            assert!(
+                attached
+                    .stdout
+                    .contains("6 of the sidecar's listeners found"),
+                "{attached}"
+            );
         }
         for _ in 0..20 {
             assert_eq!(scene.app.connect(REMOTE).answered_by(), "remote");
@@ -121,11 +147,23 @@ fn listeners_of_both_families_on_one_port() {
     for before in [false, true] {
         for flags in [
             // As Envoy opens them.
-            ["--outbound", "0.0.0.0:15001", "--outbound", "[::]:15001,v6only", "--inbound", "[::]:15003,v6only", "--inbound", "0.0.0.0:15003"].as_slice(),
+            [
+                "--outbound",
+                "0.0.0.0:15001",
+                "--outbound",
+                "[::]:15001,v6only",
+                "--inbound",
+                "[::]:15003,v6only",
+                "--inbound",
+                "0.0.0.0:15003",
+            ]
+            .as_slice(),
             // One for both.
             &["--outbound", "[::]:15001", "--inbound", "[::]:15003"],
         ] {
-            let Some(mut scene) = Scene::new() else { return };
+            let Some(mut scene) = Scene::new() else {
+                return;
+            };
             if !before {
                 let _ = scene.mesh.attach(&Lists::default()).succeeded();
             }
@@ -143,22 +181,32 @@ fn ipv6_only_listener_refuses_ipv4() {
     if missing(&[Need::Ipv6]) {
         return;
     }
-    let Some(mut scene) = Scene::new() else { return };
+    let Some(mut scene) = Scene::new() else {
+        return;
+    };
     let _ = scene.mesh.attach(&Lists::default()).succeeded();
-    let mut sidecar = scene
-        .pod()
-        .sidecar_with(&["--outbound", "[::]:15001,v6only", "--inbound", "[::]:15003,v6only"]);
+    let mut sidecar = scene.pod().sidecar_with(&[
+        "--outbound",
+        "[::]:15001,v6only",
+        "--inbound",
+        "[::]:15003,v6only",
+    ]);
     scene.expect_all_refused();
     sidecar.expect_no_connection();
 }
 
 #[test]
 fn listener_on_localhost_only_gets_all_at_127_0_0_1() {
-    let Some(mut scene) = Scene::new() else { return };
+    let Some(mut scene) = Scene::new() else {
+        return;
+    };
     let _ = scene.mesh.attach(&Lists::default()).succeeded();
-    let mut sidecar = scene
-        .pod()
-        .sidecar_with(&["--outbound", "127.0.0.1:15001", "--inbound", "0.0.0.0:15003"]);
+    let mut sidecar = scene.pod().sidecar_with(&[
+        "--outbound",
+        "127.0.0.1:15001",
+        "--inbound",
+        "0.0.0.0:15003",
+    ]);
     scene.expect_works(&mut sidecar);
 }
 
@@ -173,7 +221,9 @@ fn connections_waiting_for_a_slow_sidecar_keep_their_destinations() {
     let mut sidecar = pod.sidecar();
     sidecar.process().signal(nix::sys::signal::Signal::SIGSTOP);
     let mut app = pod.app();
-    let to: Vec<_> = (0..24).map(|i| format!("203.0.113.7:{}", 9000 + i)).collect();
+    let to: Vec<_> = (0..24)
+        .map(|i| format!("203.0.113.7:{}", 9000 + i))
+        .collect();
     let sockets: Vec<_> = to
         .iter()
         .map(|to| {
@@ -184,7 +234,11 @@ fn connections_waiting_for_a_slow_sidecar_keep_their_destinations() {
     let connected = sockets.iter().filter(|socket| socket.connected).count();
     assert!((8..24).contains(&connected), "{connected} of 24 fit in");
     sidecar.process().signal(nix::sys::signal::Signal::SIGCONT);
-    for (socket, to) in sockets.iter().zip(&to).filter(|(socket, _)| socket.connected) {
+    for (socket, to) in sockets
+        .iter()
+        .zip(&to)
+        .filter(|(socket, _)| socket.connected)
+    {
         let accepted = sidecar.accepted_from(canonical(socket.local()));
         assert_eq!(accepted.listener, Listener::Outbound);
         assert_eq!(accepted.original_destination(), mesh::address(to));

@@ -5,7 +5,9 @@ mod mesh;
 use std::{process::Command, time::Duration};
 
 use mesh::{Lists, Mesh, expect_direct, expect_outbound};
-use osm_tests::{Dial, Family, Fastopen, Listener, Many, Need, canonical, missing, process::Process};
+use osm_tests::{
+    Dial, Family, Fastopen, Listener, Many, Need, canonical, missing, process::Process,
+};
 
 const REMOTE: &str = "198.51.100.10:80";
 
@@ -14,7 +16,9 @@ fn every_way_to_connect_is_redirected() {
     if missing(&[Need::IoUring]) {
         return;
     }
-    let Some(mesh) = Mesh::attached(&Lists::default()) else { return };
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
     let pod = &mesh.world.pod;
     let mut sidecar = pod.sidecar();
     let _remote = mesh.world.outside.server("remote", &[REMOTE]);
@@ -24,7 +28,9 @@ fn every_way_to_connect_is_redirected() {
         Dial::to(REMOTE).v6().nonblocking(),
         Dial::to(REMOTE).io_uring(),
         Dial::to(REMOTE).v6().io_uring(),
-        Dial::to(REMOTE).fastopen(Fastopen::Connect).payload("early"),
+        Dial::to(REMOTE)
+            .fastopen(Fastopen::Connect)
+            .payload("early"),
         Dial::to(REMOTE).fastopen(Fastopen::Sendto).payload("early"),
         Dial::to(REMOTE).bind("10.77.1.2:0"),
         Dial::to(REMOTE).v6().bind("[::]:0"),
@@ -42,7 +48,9 @@ fn mptcp_socket_is_redirected() {
     if missing(&[Need::Mptcp]) {
         return;
     }
-    let Some(mesh) = Mesh::attached(&Lists::default()) else { return };
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
     let pod = &mesh.world.pod;
     let mut sidecar = pod.sidecar();
     let _remote = mesh.world.outside.server("remote", &[REMOTE]);
@@ -56,7 +64,9 @@ fn mptcp_socket_is_redirected() {
 /// Data in the SYN: the sidecar's socket is there before the app's is established.
 #[test]
 fn fast_open_that_the_sidecar_accepts_keeps_its_destination() {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else { return };
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
     let pod = &mesh.world.pod;
     // Client, server, and no cookies asked for on either side, on every listener.
     pod.netns.sysctl("net/ipv4/tcp_fastopen", "1543");
@@ -70,19 +80,35 @@ fn fast_open_that_the_sidecar_accepts_keeps_its_destination() {
     }
     let netstat = pod.netns.command("cat", &["/proc/thread-self/net/netstat"]);
     let netstat = String::from_utf8_lossy(&netstat.stdout).into_owned();
-    assert_eq!(counter(&netstat, "TCPFastOpenPassive"), 2, "fast open was not used");
+    assert_eq!(
+        counter(&netstat, "TCPFastOpenPassive"),
+        2,
+        "fast open was not used"
+    );
 }
 
 fn counter(netstat: &str, name: &str) -> u64 {
     let mut lines = netstat.lines().filter(|line| line.starts_with("TcpExt:"));
-    let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-    let at = names.split(' ').position(|it| it == name).expect("a counter of that name");
-    values.split(' ').nth(at).and_then(|value| value.parse().ok()).expect("its value")
+    let (names, values) = (
+        lines.next().unwrap_or_default(),
+        lines.next().unwrap_or_default(),
+    );
+    let at = names
+        .split(' ')
+        .position(|it| it == name)
+        .expect("a counter of that name");
+    values
+        .split(' ')
+        .nth(at)
+        .and_then(|value| value.parse().ok())
+        .expect("its value")
 }
 
 #[test]
 fn one_source_port_leads_to_two_destinations_at_once() {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else { return };
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
     let pod = &mesh.world.pod;
     let mut sidecar = pod.sidecar();
     let to = [REMOTE, "198.51.100.11:80", "198.51.100.10:81"];
@@ -110,9 +136,12 @@ fn one_source_port_leads_to_two_destinations_at_once() {
 
 #[test]
 fn more_connections_than_ports_to_one_destination_are_open_at_once() {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else { return };
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
     let pod = &mesh.world.pod;
-    pod.netns.sysctl("net/ipv4/ip_local_port_range", "40000 40099");
+    pod.netns
+        .sysctl("net/ipv4/ip_local_port_range", "40000 40099");
     // What the sidecar forwards needs ports of its own: it has nothing to do here.
     let _sidecar = pod.sidecar();
     let _remote = mesh.world.outside.server("remote", &[REMOTE]);
@@ -130,9 +159,17 @@ fn more_connections_than_ports_to_one_destination_are_open_at_once() {
 
 #[test]
 fn socket_that_failed_connects_again_and_forgets_the_first_destination() {
-    let Some(mesh) = Mesh::attached(&Lists { excluded_ports: "81", ..Lists::default() }) else { return };
+    let Some(mesh) = Mesh::attached(&Lists {
+        excluded_ports: "81",
+        ..Lists::default()
+    }) else {
+        return;
+    };
     let pod = &mesh.world.pod;
-    let _remote = mesh.world.outside.server("remote", &[REMOTE, "198.51.100.10:81"]);
+    let _remote = mesh
+        .world
+        .outside
+        .server("remote", &[REMOTE, "198.51.100.10:81"]);
     let mut app = pod.app();
     let refused = app.connect(REMOTE);
     assert_eq!(refused.error(), "ECONNREFUSED");
@@ -158,7 +195,9 @@ fn socket_that_failed_connects_again_and_forgets_the_first_destination() {
 
 #[test]
 fn socket_of_another_process_goes_by_the_caller() {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else { return };
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
     let pod = &mesh.world.pod;
     let mut sidecar = pod.sidecar();
     let _remote = mesh.world.outside.server("remote", &[REMOTE]);
@@ -173,7 +212,9 @@ fn socket_of_another_process_goes_by_the_caller() {
 
 #[test]
 fn both_directions_at_length_and_half_closed_bring_every_byte() {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else { return };
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
     let pod = &mesh.world.pod;
     let _sidecar = pod.sidecar();
     let _remote = mesh.world.outside.server("remote", &[REMOTE]);
@@ -184,7 +225,10 @@ fn both_directions_at_length_and_half_closed_bring_every_byte() {
     ] {
         let id = client.connect(to).id;
         let moved = client.transfer(id, 20_000_000);
-        assert_eq!((moved.sent, moved.received, moved.intact), (20_000_000, 20_000_000, true));
+        assert_eq!(
+            (moved.sent, moved.received, moved.intact),
+            (20_000_000, 20_000_000, true)
+        );
         assert_eq!(client.finish(id).error, None);
     }
 }
@@ -192,7 +236,9 @@ fn both_directions_at_length_and_half_closed_bring_every_byte() {
 #[test]
 fn original_destination_is_told_to_both_ends() {
     const SO_ORIGINAL_DST: i32 = 80;
-    let Some(mesh) = Mesh::attached(&Lists::default()) else { return };
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
     let pod = &mesh.world.pod;
     let _sidecar = pod.sidecar();
     let _remote = mesh.world.outside.server("remote", &[REMOTE]);
@@ -202,26 +248,46 @@ fn original_destination_is_told_to_both_ends() {
         for length in [16, 128, 4095, 4097, 65536] {
             let option = app.getsockopt(id, libc::SOL_IP, SO_ORIGINAL_DST, length);
             assert_eq!(option.error, None, "length {length}");
-            assert_eq!(option.value, [2, 0, 0, 80, 198, 51, 100, 10, 0, 0, 0, 0, 0, 0, 0, 0]);
+            assert_eq!(
+                option.value,
+                [2, 0, 0, 80, 198, 51, 100, 10, 0, 0, 0, 0, 0, 0, 0, 0]
+            );
         }
-        assert!(app.getsockopt(id, libc::SOL_IP, SO_ORIGINAL_DST, 15).error.is_some());
-        assert!(app.getsockopt(id, libc::SOL_IPV6, SO_ORIGINAL_DST, 28).error.is_some());
+        assert!(
+            app.getsockopt(id, libc::SOL_IP, SO_ORIGINAL_DST, 15)
+                .error
+                .is_some()
+        );
+        assert!(
+            app.getsockopt(id, libc::SOL_IPV6, SO_ORIGINAL_DST, 28)
+                .error
+                .is_some()
+        );
     }
 }
 
 #[test]
 fn other_options_are_unharmed_whatever_their_length() {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else { return };
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
     let pod = &mesh.world.pod;
     let _sidecar = pod.sidecar();
     let _remote = mesh.world.outside.server("remote", &[REMOTE]);
     let mut app = pod.app();
     let id = app.connect(REMOTE).id;
     let info = app.getsockopt(id, libc::SOL_TCP, libc::TCP_INFO, 104);
-    assert_eq!((info.error, info.value.len(), info.value.first()), (None, 104, Some(&1)));
+    assert_eq!(
+        (info.error, info.value.len(), info.value.first()),
+        (None, 104, Some(&1))
+    );
     for length in [4, 4096, 4097, 100_000] {
         let option = app.getsockopt(id, libc::SOL_SOCKET, libc::SO_TYPE, length);
-        assert_eq!((option.error, option.value), (None, vec![1, 0, 0, 0]), "length {length}");
+        assert_eq!(
+            (option.error, option.value),
+            (None, vec![1, 0, 0, 0]),
+            "length {length}"
+        );
     }
     let option = app.getsockopt(id, libc::SOL_TCP, 9999, 4);
     assert_eq!(option.error.as_deref(), Some("ENOPROTOOPT"));
@@ -233,10 +299,18 @@ fn iptables_save_of_a_large_table_works_inside_the_pod() {
     if missing(&[Need::Program("iptables-legacy-save")]) {
         return;
     }
-    let Some(mesh) = Mesh::attached(&Lists::default()) else { return };
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
     let pod = &mesh.world.pod;
     let rules: String = (0..2000)
-        .map(|i| format!("-A OUTPUT -d 172.16.{}.{} -p tcp -j ACCEPT\n", i / 250, i % 250))
+        .map(|i| {
+            format!(
+                "-A OUTPUT -d 172.16.{}.{} -p tcp -j ACCEPT\n",
+                i / 250,
+                i % 250
+            )
+        })
         .collect();
     let table = format!("*filter\n{rules}COMMIT\n");
     let files = osm_tests::TempDir::new();
@@ -254,16 +328,23 @@ fn iptables_save_of_a_large_table_works_inside_the_pod() {
     let status = process.wait(Duration::from_secs(30)).expect("it ends");
     let (stdout, stderr) = process.output();
     assert!(status.success(), "{stderr}");
-    let saved = stdout.lines().filter(|line| line.starts_with("-A OUTPUT")).count();
+    let saved = stdout
+        .lines()
+        .filter(|line| line.starts_with("-A OUTPUT"))
+        .count();
     assert_eq!(saved, 2000);
 }
 
 #[test]
 fn forty_connections_at_once_keep_their_destinations_apart() {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else { return };
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
     let pod = &mesh.world.pod;
     let mut sidecar = pod.sidecar();
-    let to: Vec<_> = (1..=40).map(|i| format!("198.51.100.10:{}", 8000 + i)).collect();
+    let to: Vec<_> = (1..=40)
+        .map(|i| format!("198.51.100.10:{}", 8000 + i))
+        .collect();
     let targets: Vec<&str> = to.iter().map(String::as_str).collect();
     let _remote = mesh.world.outside.server("remote", &targets);
     let mut app = pod.app();

@@ -4,14 +4,13 @@ use std::{net::IpAddr, path::PathBuf};
 
 use clap::Args;
 
-use super::{State, check_privileges, foreground};
+use super::{State, check_privileges, foreground, policy::PolicyArgs};
 use crate::{
-    config::{InterceptionMode, Lists, LocalProxyMode, MeshConfig, unknown_list_annotations},
+    config::{InterceptionMode, MeshConfig},
     ebpf::Ebpf,
     error::{Error, Result},
     interceptor::{Enrolled, Interceptor as _},
     pod::{Cgroup, Netns, Pod, cgroup_root},
-    policy::Policy,
 };
 
 /// Returns once interception is in force, and leaves it in force. For a pod that is
@@ -32,12 +31,8 @@ pub struct Attach {
     /// What to call the pod [default: made of its network namespace's number]
     #[arg(long, value_name = "NAME")]
     pod: Option<String>,
-    /// MeshConfig with the mesh's lists, YAML or JSON [default: empty lists]
-    #[arg(long, value_name = "FILE", env = "OSM_CONFIG")]
-    config: Option<PathBuf>,
-    /// Annotation of the pod, which adds to the mesh's lists
-    #[arg(long = "annotation", value_name = "KEY=VALUE", value_parser = annotation)]
-    annotations: Vec<(String, String)>,
+    #[command(flatten)]
+    policy: PolicyArgs,
     /// Own address of the pod [default: those its namespace has]
     #[arg(long = "pod-address", value_name = "ADDR")]
     pod_addresses: Vec<IpAddr>,
@@ -53,7 +48,9 @@ pub struct Attach {
 
 impl Attach {
     pub(super) fn run(self) -> Result<()> {
-        let lists = self.lists()?;
+        let mesh = self.policy.mesh()?;
+        refuse_unsupported(&mesh)?;
+        let policy = self.policy.policy(&mesh)?;
         check_privileges()?;
         let root = self.cgroup_root.map_or_else(cgroup_root, Ok)?;
         let pod = Pod::new(
@@ -62,7 +59,6 @@ impl Attach {
             Cgroup::open(&self.cgroup, &root)?,
             self.pod_addresses,
         )?;
-        let policy = Policy::compile(&lists, false);
         if self.foreground {
             return foreground::hold(&pod, &policy);
         }
@@ -78,20 +74,6 @@ impl Attach {
                 Err(error)
             }
         }
-    }
-
-    /// The effective lists: what the mesh says and what the pod adds.
-    fn lists(&self) -> Result<Lists> {
-        for key in unknown_list_annotations(self.annotations.iter().map(|(key, _)| key.as_str())) {
-            eprintln!("osm-agent: warning: the annotation {key} is not one that is known");
-        }
-        let pod = Lists::from_annotations(self.annotations.iter().map(|(key, value)| (key, value)))?;
-        let Some(path) = &self.config else {
-            return Ok(pod);
-        };
-        let mesh = MeshConfig::read(path)?;
-        refuse_unsupported(&mesh, &path.display().to_string())?;
-        Ok(mesh.lists.union(&pod))
     }
 }
 
@@ -111,25 +93,13 @@ pub(super) fn report(pod: &Pod, enrolled: Enrolled) {
 }
 
 /// What is asked for but not there is an error, never left out in silence.
-fn refuse_unsupported(mesh: &MeshConfig, path: &str) -> Result<()> {
-    let problem = if !mesh.excluded_interfaces.is_empty() {
-        "spec.traffic.networkInterfaceExclusionList is not supported by eBPF interception yet"
-    } else if mesh.local_proxy_mode != LocalProxyMode::Localhost {
-        "spec.sidecar.localProxyMode: PodIP is not supported by eBPF interception yet"
-    } else if !matches!(
-        mesh.interception_mode,
-        InterceptionMode::Auto | InterceptionMode::Ebpf
-    ) {
-        "spec.traffic.interceptionMode asks for something other than eBPF, which is all there is yet"
-    } else {
-        return Ok(());
-    };
-    Err(Error::input(path, problem, "take it out"))
-}
-
-fn annotation(text: &str) -> Result<(String, String), String> {
-    text.split_once('=')
-        .filter(|(key, _)| !key.is_empty())
-        .map(|(key, value)| (key.into(), value.into()))
-        .ok_or_else(|| "write KEY=VALUE".into())
+fn refuse_unsupported(mesh: &MeshConfig) -> Result<()> {
+    match mesh.interception_mode {
+        InterceptionMode::Auto | InterceptionMode::Ebpf => Ok(()),
+        InterceptionMode::Iptables | InterceptionMode::None => Err(Error::input(
+            "spec.traffic.interceptionMode",
+            "asks for something other than eBPF, which is all there is yet",
+            "take it out",
+        )),
+    }
 }

@@ -1,6 +1,12 @@
 //! `osm-agent attach --foreground`: interception that ends with the process, however it ends.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::Path,
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::Duration,
+};
 
 use nix::{
     mount::{MsFlags, mount},
@@ -13,12 +19,16 @@ use crate::{
     ebpf::Ebpf,
     error::{Result, Tried as _},
     interceptor::Interceptor as _,
+    netlink,
     pod::Pod,
     policy::Policy,
 };
 
 /// Where the kernel lets a bpffs be mounted.
 const BPFFS: &str = "/sys/fs/bpf";
+
+/// How long to wait for more changes of routes after the first.
+const SETTLE: Duration = Duration::from_millis(20);
 
 /// Intercepts a pod until the process is told to end.
 ///
@@ -34,15 +44,65 @@ pub fn hold(pod: &Pod, policy: &Policy) -> Result<()> {
         .map_err(io::Error::from)
         .tried(|| "mount a private bpffs")?;
     let mut ebpf = Ebpf::open(&Path::new(BPFFS).join("osm"))?;
+    let (send, receive) = mpsc::channel();
+    if !policy.excluded_interfaces().is_empty() {
+        let netns = pod
+            .netns
+            .file()
+            .try_clone()
+            .tried(|| "follow the pod's routes")?;
+        let send = send.clone();
+        thread::spawn(move || {
+            if let Err(error) = netlink::follow(&netns, &Event::Changed, &send) {
+                // Without news of routes, what is known of them may be wrong.
+                let _ = send.send(Event::Failed(error.kind()));
+            }
+        });
+    }
     report(pod, ebpf.enrol(pod, policy)?);
-    signals
-        .wait()
-        .map_err(io::Error::from)
-        .tried(|| "wait for a signal")?;
+    thread::spawn(move || {
+        let _ = signals.wait();
+        let _ = send.send(Event::End);
+    });
+    let ended = until_the_end(&mut ebpf, pod, policy, &receive);
     ebpf.withdraw(pod.netns.cookie())?;
     ebpf.remove_if_unused()?;
     println!("{}: no longer intercepted", pod.name);
-    Ok(())
+    ended
+}
+
+#[derive(Clone, Copy)]
+enum Event {
+    /// Interfaces or routes of the pod may have changed.
+    Changed,
+    /// They can't be followed any more.
+    Failed(io::ErrorKind),
+    /// The process was told to end.
+    End,
+}
+
+fn until_the_end(
+    ebpf: &mut Ebpf,
+    pod: &Pod,
+    policy: &Policy,
+    events: &Receiver<Event>,
+) -> Result<()> {
+    loop {
+        match events.recv() {
+            Ok(Event::Changed) => {
+                // One change comes as many messages.
+                thread::sleep(SETTLE);
+                if events.try_iter().any(|event| matches!(event, Event::End)) {
+                    return Ok(());
+                }
+                ebpf.refresh_interfaces(pod, policy)?;
+            }
+            Ok(Event::Failed(kind)) => {
+                return Err(io::Error::from(kind)).tried(|| "follow the pod's routes");
+            }
+            Ok(Event::End) | Err(_) => return Ok(()),
+        }
+    }
 }
 
 fn private_bpffs() -> nix::Result<()> {

@@ -3,6 +3,7 @@
 mod attach;
 mod detach;
 mod foreground;
+mod policy;
 
 use std::path::PathBuf;
 

@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path};
 
-use aya::{Ebpf, EbpfLoader, programs::{Program, ProgramError}};
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{Program, ProgramError},
+};
 use osm_ebpf_common::{LAYOUT_VERSION, maps::Meta};
 
 use super::{
@@ -19,7 +22,12 @@ pub fn open_or_load(state: &StateDir) -> Result<Maps> {
         return Ok(maps);
     }
     // Nothing complete is there. A former attempt may have ended half-way.
-    for directory in [state.pods(), state.staging(), state.programs(), state.maps()] {
+    for directory in [
+        state.pods(),
+        state.staging(),
+        state.programs(),
+        state.maps(),
+    ] {
         remove_tree(&directory)?;
         fs::create_dir(&directory).tried(|| format!("create {}", directory.display()))?;
     }
@@ -34,7 +42,10 @@ pub fn open(state: &StateDir) -> Result<Option<Maps>> {
     let Ok(maps) = Maps::open(&state.maps()) else {
         return match pods_of(state) {
             0 => Ok(None),
-            pods => Err(unusable(state, &format!("maps are missing while {pods} pods are attached"))),
+            pods => Err(unusable(
+                state,
+                &format!("maps are missing while {pods} pods are attached"),
+            )),
         };
     };
     let meta = maps.meta()?;
@@ -103,10 +114,7 @@ enum LoadError {
     Pin(#[from] aya::pin::PinError),
 }
 
-fn pinned_maps<'a, 'b>(
-    loader: &'b mut EbpfLoader<'a>,
-    directory: &Path,
-) -> &'b mut EbpfLoader<'a> {
+fn pinned_maps<'a, 'b>(loader: &'b mut EbpfLoader<'a>, directory: &Path) -> &'b mut EbpfLoader<'a> {
     for name in NAMES {
         loader.map_pin_path(name, directory.join(name));
     }

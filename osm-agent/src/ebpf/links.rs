@@ -1,8 +1,7 @@
 //! A pod's links: which program goes where, in which order, and how they are pinned.
 
 use std::{
-    fs,
-    io,
+    fs, io,
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
 };
@@ -10,7 +9,10 @@ use std::{
 use aya::programs::SkLookup;
 use aya_obj::generated::bpf_attach_type::{self, *};
 
-use super::{instance, state::{StateDir, remove_tree}};
+use super::{
+    instance,
+    state::{StateDir, remove_tree},
+};
 use crate::{
     error::{Error, Result, Tried as _},
     pod::Pod,
@@ -28,14 +30,38 @@ pub struct Hook {
 /// In the order of attaching: what redirects comes last, when all that a redirected
 /// connection needs is there. Detaching goes the other way.
 pub const CGROUP_HOOKS: [Hook; 8] = [
-    Hook { program: "getsockopt", attach_type: BPF_CGROUP_GETSOCKOPT },
-    Hook { program: "getpeername4", attach_type: BPF_CGROUP_INET4_GETPEERNAME },
-    Hook { program: "getpeername6", attach_type: BPF_CGROUP_INET6_GETPEERNAME },
-    Hook { program: "getsockname4", attach_type: BPF_CGROUP_INET4_GETSOCKNAME },
-    Hook { program: "getsockname6", attach_type: BPF_CGROUP_INET6_GETSOCKNAME },
-    Hook { program: "socket_events", attach_type: BPF_CGROUP_SOCK_OPS },
-    Hook { program: "connect4", attach_type: BPF_CGROUP_INET4_CONNECT },
-    Hook { program: "connect6", attach_type: BPF_CGROUP_INET6_CONNECT },
+    Hook {
+        program: "getsockopt",
+        attach_type: BPF_CGROUP_GETSOCKOPT,
+    },
+    Hook {
+        program: "getpeername4",
+        attach_type: BPF_CGROUP_INET4_GETPEERNAME,
+    },
+    Hook {
+        program: "getpeername6",
+        attach_type: BPF_CGROUP_INET6_GETPEERNAME,
+    },
+    Hook {
+        program: "getsockname4",
+        attach_type: BPF_CGROUP_INET4_GETSOCKNAME,
+    },
+    Hook {
+        program: "getsockname6",
+        attach_type: BPF_CGROUP_INET6_GETSOCKNAME,
+    },
+    Hook {
+        program: "socket_events",
+        attach_type: BPF_CGROUP_SOCK_OPS,
+    },
+    Hook {
+        program: "connect4",
+        attach_type: BPF_CGROUP_INET4_CONNECT,
+    },
+    Hook {
+        program: "connect6",
+        attach_type: BPF_CGROUP_INET6_CONNECT,
+    },
 ];
 
 /// How many hooks do not redirect.

@@ -1,6 +1,10 @@
 //! Listeners of the sidecar that are older than the enrolment: no program has seen them.
 
-use std::{collections::HashSet, net::SocketAddr, os::fd::{AsRawFd as _, OwnedFd}};
+use std::{
+    collections::HashSet,
+    net::SocketAddr,
+    os::fd::{AsRawFd as _, OwnedFd},
+};
 
 use aya::maps::{MapData, MapError, SockHash};
 use osm_ebpf_common::{
@@ -63,7 +67,11 @@ enum LookError {
 fn of_process(pid: i32, netns: u64, uid: u32) -> Result<Vec<Found>, LookError> {
     let process = Process::new(pid)?;
     let namespaces = process.namespaces()?;
-    if namespaces.0.values().all(|ns| ns.ns_type != "net" || ns.identifier != netns) {
+    if namespaces
+        .0
+        .values()
+        .all(|ns| ns.ns_type != "net" || ns.identifier != netns)
+    {
         return Ok(Vec::new());
     }
     let wanted: Vec<_> = process

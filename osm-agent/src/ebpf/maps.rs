@@ -2,23 +2,24 @@
 
 use std::path::Path;
 
-use aya::maps::{
-    Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, SockHash,
-};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, SockHash};
 use osm_ebpf_common::maps::{
-    Counters, HandshakeKey, ListenerKey, LocalKey, Meta, OriginalDestination, PodEntry, PodRecord,
-    PolicyRecord, PolicyWord, PortPage, PortPageKey, RangeEntry, RangeKey,
+    Counters, HandshakeKey, InterfaceKey, ListenerKey, LocalKey, Meta, OriginalDestination,
+    PodEntry, PodRecord, PolicyRecord, PolicyWord, PortPage, PortPageKey, RangeEntry, RangeKey,
+    RouteEntry, RouteKey,
 };
 
 use crate::error::{Result, Tried as _};
 
 /// The maps' names, which are also those of their pins.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 14] = [
     "PODS",
     "POLICY_IN_FORCE",
     "LOCALS",
     "RANGES",
     "PORT_PAGES",
+    "INTERFACES",
+    "ROUTES",
     "REMEMBERED",
     "HANDSHAKES",
     "LISTENERS",
@@ -35,6 +36,8 @@ pub struct Maps {
     pub locals: HashMap<MapData, LocalKey, u32>,
     pub ranges: LpmTrie<MapData, RangeKey, RangeEntry>,
     pub port_pages: HashMap<MapData, PortPageKey, PortPage>,
+    pub interfaces: HashMap<MapData, InterfaceKey, u32>,
+    pub routes: LpmTrie<MapData, RouteKey, RouteEntry>,
     pub handshakes: HashMap<MapData, HandshakeKey, OriginalDestination>,
     pub listeners: SockHash<MapData, ListenerKey>,
     pub counters: PerCpuArray<MapData, Counters>,
@@ -55,6 +58,8 @@ impl Maps {
             locals: open(directory, "LOCALS")?,
             ranges: open(directory, "RANGES")?,
             port_pages: open(directory, "PORT_PAGES")?,
+            interfaces: open(directory, "INTERFACES")?,
+            routes: open(directory, "ROUTES")?,
             handshakes: open(directory, "HANDSHAKES")?,
             listeners: open(directory, "LISTENERS")?,
             counters: open(directory, "COUNTERS")?,

@@ -2,12 +2,13 @@
 //! in one state directory.
 
 mod instance;
+mod interfaces;
 mod links;
 mod listeners;
 mod maps;
 mod objects;
-mod policies;
 mod pods;
+mod policies;
 mod state;
 
 use std::path::Path;
@@ -93,11 +94,13 @@ impl Ebpf {
 impl Interceptor for Ebpf {
     fn enrol(&mut self, pod: &Pod, policy: &Policy) -> Result<Enrolled> {
         let word = self.ensure_policy(policy)?;
-        let enrolled = match self.pod_by_cookie(pod.netns.cookie())? {
-            Some(entry) => self.change(pod, &entry, word),
-            None => self.enrol_new(pod, word),
-        };
-        // Also after a failure: a policy that nobody uses is not left behind.
+        let enrolled = self
+            .stage_interfaces(pod, policy, word.id())
+            .and_then(|()| match self.pod_by_cookie(pod.netns.cookie())? {
+                Some(entry) => self.change(pod, &entry, word),
+                None => self.enrol_new(pod, word),
+            });
+        // Also after a failure: what nobody uses is not left behind.
         let collected = self.collect_policies();
         let enrolled = enrolled?;
         collected?;

@@ -22,7 +22,10 @@ impl Ebpf {
     /// Where the map can't be read.
     pub fn cookie_of(&self, name: &str) -> Result<Option<u64>> {
         let pods = self.intercepted()?;
-        Ok(pods.iter().find(|pod| pod.name == name).map(|pod| pod.netns_cookie))
+        Ok(pods
+            .iter()
+            .find(|pod| pod.name == name)
+            .map(|pod| pod.netns_cookie))
     }
 
     pub(super) fn pod_by_cookie(&self, netns_cookie: u64) -> Result<Option<PodEntry>> {
@@ -156,7 +159,10 @@ impl Ebpf {
                     .maps
                     .$map
                     .keys()
-                    .filter(|key| key.as_ref().map_or(true, |key| key.netns_cookie() == cookie))
+                    .filter(|key| {
+                        key.as_ref()
+                            .map_or(true, |key| key.netns_cookie() == cookie)
+                    })
                     .collect::<Result<_, _>>()
                     .tried(|| concat!("read the map ", stringify!($map)))?;
                 for key in keys {
@@ -166,6 +172,7 @@ impl Ebpf {
             };
         }
         remove_keys_of_pod!(locals);
+        self.remove_interfaces(|of, _| of == cookie)?;
         remove_keys_of_pod!(handshakes);
         remove_keys_of_pod!(listeners);
         found(self.maps.pod_records.remove(&cookie)).tried(|| "remove from the map POD_RECORDS")?;
@@ -207,7 +214,9 @@ impl Ebpf {
             .find(|slot| !used.contains(slot))
             .ok_or_else(|| Error::State {
                 path: self.state.path().into(),
-                problem: format!("{MAX_PODS} pods are attached, which is as many as there is room for"),
+                problem: format!(
+                    "{MAX_PODS} pods are attached, which is as many as there is room for"
+                ),
                 advice: "detach some".into(),
             })
     }
@@ -220,7 +229,9 @@ impl Ebpf {
     }
 
     fn zero_counters(&mut self, slot: u32) -> Result<()> {
-        let cpus = nr_cpus().map_err(|(_, error)| error).tried(|| "count the CPUs")?;
+        let cpus = nr_cpus()
+            .map_err(|(_, error)| error)
+            .tried(|| "count the CPUs")?;
         let zero = PerCpuValues::try_from(vec![Counters::ZERO; cpus]).tried(|| "count the CPUs")?;
         self.maps
             .counters

@@ -1,7 +1,7 @@
 //! Policies in the maps: written whole, shared by pods with equal lists, removed when the
 //! last of them has gone on to another.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::lpm_trie::Key;
 use osm_ebpf_common::maps::{PolicyRecord, PolicyWord, PortPageKey, RangeKey};
@@ -47,11 +47,10 @@ impl Ebpf {
             .collect::<Result<_, _>>()
             .tried(|| "read the map POLICIES")?;
         if unused.is_empty() {
-            return Ok(());
+            return self.collect_interfaces();
         }
         // A program may have read the old id just before the change.
-        sys::netns::wait_for_running_programs()
-            .tried(|| "wait for running BPF programs")?;
+        sys::netns::wait_for_running_programs().tried(|| "wait for running BPF programs")?;
         for id in unused {
             self.set_staged(id)?;
             self.maps
@@ -61,7 +60,7 @@ impl Ebpf {
             self.remove_lists(id)?;
             self.set_staged(0)?;
         }
-        Ok(())
+        self.collect_interfaces()
     }
 
     /// Removes what a killed agent had written of a policy, or left of one.
@@ -140,15 +139,20 @@ impl Ebpf {
     }
 
     fn policies_in_use(&self) -> Result<BTreeSet<u32>> {
-        let mut used = BTreeSet::new();
+        Ok(self.policies_by_pod()?.into_values().collect())
+    }
+
+    /// Which policy each pod goes by, by netns cookie.
+    pub(super) fn policies_by_pod(&self) -> Result<BTreeMap<u64, u32>> {
+        let mut used = BTreeMap::new();
         for entry in self.maps.pods.iter() {
-            let (_, pod) = entry.tried(|| "read the map PODS")?;
+            let (cookie, pod) = entry.tried(|| "read the map PODS")?;
             let word = self
                 .maps
                 .policy_in_force
                 .get(&pod.slot(), 0)
                 .tried(|| "read the map POLICY_IN_FORCE")?;
-            used.insert(word.id());
+            used.insert(cookie, word.id());
         }
         Ok(used)
     }

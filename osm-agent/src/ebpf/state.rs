@@ -44,7 +44,12 @@ impl StateDir {
             ensure_bpffs(path)?;
             fs::create_dir_all(path).tried(|| format!("create {}", path.display()))?;
             if let Some(state) = Self::open(path)? {
-                for directory in [state.maps(), state.programs(), state.pods(), state.staging()] {
+                for directory in [
+                    state.maps(),
+                    state.programs(),
+                    state.pods(),
+                    state.staging(),
+                ] {
                     fs::create_dir_all(&directory)
                         .tried(|| format!("create {}", directory.display()))?;
                 }
@@ -166,7 +171,8 @@ fn ensure_bpffs(path: &Path) -> Result<()> {
     let mount_point = if path.starts_with(BPFFS) && Path::new(BPFFS).is_dir() {
         Path::new(BPFFS)
     } else {
-        if existing == path && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) {
+        if existing == path && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
+        {
             return Err(Error::input(
                 format!("--state-dir {}", path.display()),
                 "exists, is not on a bpffs and is not empty",

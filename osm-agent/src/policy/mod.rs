@@ -32,6 +32,8 @@ pub struct Policy {
     lengths: Vec<u8>,
     /// By direction, and by the number of the page.
     pages: BTreeMap<(Direction, u16), PortPage>,
+    /// By name: what they are called is the same in all pods, what they are numbered is not.
+    excluded_interfaces: BTreeSet<String>,
     flags: u32,
 }
 
@@ -99,11 +101,36 @@ impl Policy {
             lengths: lengths(&ranges),
             ranges,
             pages: pages(lists),
+            excluded_interfaces: BTreeSet::new(),
             flags: flags
                 .into_iter()
                 .filter_map(|(flag, is_set)| is_set.then_some(flag))
                 .fold(0, |flags, flag| flags | flag),
         }
+    }
+
+    /// The same, with traffic by way of these interfaces left alone.
+    #[must_use]
+    pub fn with_excluded_interfaces(mut self, names: BTreeSet<String>) -> Self {
+        self.flags &= !PolicyWord::INTERFACES;
+        if !names.is_empty() {
+            self.flags |= PolicyWord::INTERFACES;
+        }
+        self.excluded_interfaces = names;
+        self
+    }
+
+    /// The same, with the sidecar's calls to the local host going to the pod's address.
+    #[must_use]
+    pub fn with_pod_ip(mut self) -> Self {
+        self.flags |= PolicyWord::POD_IP;
+        self
+    }
+
+    /// The names of the interfaces whose traffic is left alone.
+    #[must_use]
+    pub const fn excluded_interfaces(&self) -> &BTreeSet<String> {
+        &self.excluded_interfaces
     }
 
     /// The range entries, by address in network order, then by length.
@@ -132,7 +159,7 @@ impl Policy {
     /// Whether there is nothing to look up: the flags say it all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.ranges.is_empty() && self.pages.is_empty()
+        self.ranges.is_empty() && self.pages.is_empty() && self.excluded_interfaces.is_empty()
     }
 
     /// The flags; see [`PolicyWord`].
@@ -165,6 +192,10 @@ impl Policy {
                 hash.update((direction as u16).to_be_bytes());
                 hash.update(port.to_be_bytes());
             }
+        }
+        for name in &self.excluded_interfaces {
+            hash.update(name.as_bytes());
+            hash.update(b"\0");
         }
         hash.finalize().into()
     }

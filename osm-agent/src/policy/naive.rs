@@ -20,6 +20,8 @@ pub struct Naive {
     pub own_addresses: Vec<Address>,
     /// Whether native IPv6 is intercepted as well.
     pub dual_stack: bool,
+    /// Whether the sidecar's calls to the local host go to the pod's address.
+    pub pod_ip: bool,
 }
 
 impl Pod for Naive {
@@ -48,6 +50,19 @@ impl Pod for Naive {
             Direction::Outbound => self.lists.outbound_ports_excluded.contains(&port),
             Direction::Inbound => self.lists.inbound_ports_excluded.contains(&port),
         }
+    }
+
+    // Which interfaces there are and where routes lead is for a datapath to know.
+    fn leaves_by_excluded_interface(&self, _destination: &Address) -> bool {
+        false
+    }
+
+    fn excludes_interface(&self, _index: u32) -> bool {
+        false
+    }
+
+    fn local_host_is_pod_address(&self) -> bool {
+        self.pod_ip
     }
 }
 

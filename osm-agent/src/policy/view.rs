@@ -54,4 +54,17 @@ impl Pod for View<'_> {
         };
         self.word().has(flag) && self.policy.excludes_port(direction, port)
     }
+
+    // Which interfaces there are and where routes lead is for a datapath to know.
+    fn leaves_by_excluded_interface(&self, _destination: &Address) -> bool {
+        false
+    }
+
+    fn excludes_interface(&self, _index: u32) -> bool {
+        false
+    }
+
+    fn local_host_is_pod_address(&self) -> bool {
+        self.word().has(PolicyWord::POD_IP)
+    }
 }

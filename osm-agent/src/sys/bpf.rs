@@ -98,10 +98,7 @@ pub fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// `EINVAL` where the kernel does not know the attach type.
-pub fn attached_programs(
-    target: impl AsFd,
-    attach_type: bpf_attach_type,
-) -> io::Result<Vec<u32>> {
+pub fn attached_programs(target: impl AsFd, attach_type: bpf_attach_type) -> io::Result<Vec<u32>> {
     #[repr(C)]
     struct Attributes {
         target: RawFd,

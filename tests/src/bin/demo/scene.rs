@@ -234,7 +234,8 @@ impl Scene {
 
     fn said(&self, outcome: &Outcome, command: &str) -> Result<String> {
         if !outcome.status.success() {
-            bail!("osm-agent {command} failed: {outcome}");
+            let (status, stderr) = (outcome.status, outcome.stderr.trim());
+            bail!("osm-agent {command} failed ({status}): {stderr}");
         }
         let said = outcome.stdout.trim();
         let about = format!("{}: ", self.world.pod.name());

@@ -85,7 +85,7 @@ struct Show<'a> {
 }
 
 impl Show<'_> {
-    /// Without interception the sidecar sees nothing: it sees nothing by chance later.
+    /// The control: without interception, nothing reaches the sidecar.
     fn before_attaching(&mut self) -> Result<()> {
         self.group("Before attaching; the sidecar runs", &[])?;
         self.row("outbound", Who::App, WEB, Direct("web"))?;
@@ -182,16 +182,10 @@ impl Show<'_> {
         self.row("outbound", Who::App, WEB, Direct("web"))?;
         self.row("inbound", Who::Outside, APP, Direct("app"))?;
         let left = traces.left(self.scene.state());
-        let mut problems = Vec::new();
-        if !traces.are_complete() {
-            problems.push(format!("something was not found while attached: {traces}"));
-        }
-        if !left.is_empty() {
-            problems.push(format!("left of them: {left}"));
-        }
-        let gone = format!("gone: {traces}");
+        let [pins, objects] = left.out_of(&traces);
+        let problems: Vec<_> = traces.problems(&left).map(str::to_owned).collect();
         self.table
-            .row(["left in the kernel", "", &gone, ""], &problems)?;
+            .row(["left in the kernel", &pins, &objects, ""], &problems)?;
         Ok(())
     }
 

@@ -1,7 +1,6 @@
 //! What an attached pod leaves in the kernel, to see later that nothing of it is left.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -51,15 +50,29 @@ impl Traces {
         }
     }
 
-    /// Was there something of every kind? If not, finding nothing later means nothing.
-    pub fn are_complete(&self) -> bool {
-        let counts = [
-            self.pins,
-            self.maps.len(),
-            self.programs.len(),
-            self.links.len(),
-        ];
-        counts.iter().all(|count| *count > 0)
+    /// What is wrong with `left` being left of these.
+    pub fn problems(&self, left: &Self) -> impl Iterator<Item = &'static str> {
+        // Where nothing was found, finding nothing later means nothing.
+        let found_nothing = self.counts().contains(&0);
+        let something_left = left.counts() != [0; 4];
+        [
+            found_nothing.then_some("not everything was found while the pod was attached"),
+            something_left.then_some("the agent left something behind"),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    /// How many of which there are, in words: pins, and the rest.
+    pub fn out_of(&self, all: &Self) -> [String; 2] {
+        let [pins, links, programs, maps] = self.counts();
+        let [all_pins, all_links, all_programs, all_maps] = all.counts();
+        [
+            format!("pins {pins}/{all_pins}"),
+            format!(
+                "links {links}/{all_links}, programs {programs}/{all_programs}, maps {maps}/{all_maps}"
+            ),
+        ]
     }
 
     /// Those that are still there, once the kernel had time to free them.
@@ -67,16 +80,21 @@ impl Traces {
         let deadline = Instant::now() + GRACE;
         loop {
             let left = self.left_now(state);
-            if left.is_empty() || Instant::now() > deadline {
+            if left.counts() == [0; 4] || Instant::now() > deadline {
                 return left;
             }
             thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// Is there nothing?
-    pub fn is_empty(&self) -> bool {
-        self.pins == 0 && self.maps.is_empty() && self.programs.is_empty() && self.links.is_empty()
+    fn counts(&self) -> [usize; 4] {
+        let Self {
+            pins,
+            maps,
+            programs,
+            links,
+        } = self;
+        [*pins, links.len(), programs.len(), maps.len()]
     }
 
     fn left_now(&self, state: &StateDir) -> Self {
@@ -99,16 +117,5 @@ impl Traces {
                 .filter(|id| among(&self.links, id))
                 .collect(),
         }
-    }
-}
-
-impl fmt::Display for Traces {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [links, programs, maps] = [&self.links, &self.programs, &self.maps].map(BTreeSet::len);
-        let pins = self.pins;
-        write!(
-            f,
-            "{links} links, {programs} programs, {maps} maps, {pins} pins"
-        )
     }
 }

@@ -1,0 +1,36 @@
+//! The layout of map keys and values. Ports are in host byte order, addresses as
+//! [`Address`] holds them. `osm-ebpf/src/maps.rs` says who writes which map, and when.
+
+mod agent;
+mod pod;
+mod policy;
+mod socket;
+
+use crate::reason::COUNTERS;
+
+pub use agent::{Meta, PodRecord, PolicyRecord};
+pub use pod::{LocalKey, PodEntry};
+pub use policy::{
+    InterfaceKey, PolicyWord, PortPage, PortPageKey, RangeEntry, RangeKey, RouteEntry, RouteKey,
+};
+pub use socket::{End, Family, HandshakeKey, ListenerKey, OriginalDestination};
+
+/// The most pods one node can enrol. The kubelet's own limit is a fraction of it.
+pub const MAX_PODS: u32 = 1024;
+/// How many sockets of one kind of listener are kept, so that `SO_REUSEPORT` workers may
+/// come and go: as long as one of these lives, connections find it.
+pub const LISTENER_SLOTS: u32 = 64;
+
+/// The counters of one pod, one for each [`crate::reason::Reason`], on one CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Counters(pub [u64; COUNTERS]);
+
+impl Counters {
+    /// Nothing counted yet.
+    pub const ZERO: Self = Self([0; COUNTERS]);
+}
+
+const _: () = {
+    assert!(size_of::<Counters>() == 8 * COUNTERS);
+};

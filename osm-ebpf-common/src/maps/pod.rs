@@ -1,0 +1,133 @@
+//! What the programs must know of a pod.
+
+use crate::address::Address;
+
+/// What the programs must know of a pod. Key: its network namespace's cookie.
+///
+/// Written once, at enrolment. What changes while the pod lives is its [`PolicyWord`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct PodEntry {
+    netns_cookie: u64,
+    slot: u32,
+    sidecar_uid: u32,
+    address_v4: Address,
+    address_v6: Address,
+    flags: u32,
+    _padding: u32,
+}
+
+impl PodEntry {
+    const MORE_ADDRESSES: u32 = 1;
+
+    /// A pod with no address of its own yet.
+    ///
+    /// `slot` is its index in the arrays, `sidecar_uid` the sidecar's user as the initial
+    /// user namespace numbers it.
+    #[must_use]
+    pub const fn new(netns_cookie: u64, slot: u32, sidecar_uid: u32) -> Self {
+        Self {
+            netns_cookie,
+            slot,
+            sidecar_uid,
+            address_v4: Address::UNSPECIFIED_V4,
+            address_v6: Address::UNSPECIFIED_V6,
+            flags: 0,
+            _padding: 0,
+        }
+    }
+
+    /// Adds an address. The first of each family is the one redirected connections come
+    /// from; for any further one the caller writes a [`LocalKey`] as well.
+    #[must_use]
+    pub const fn with_address(mut self, address: Address) -> Self {
+        if address.is_v4() && self.address_v4.is_unspecified() {
+            self.address_v4 = address;
+        } else if !address.is_v4() && self.address_v6.is_unspecified() {
+            self.address_v6 = address;
+        } else {
+            self.flags |= Self::MORE_ADDRESSES;
+        }
+        self
+    }
+
+    /// The namespace this entry is about: a reader compares it, as the kernel may give an
+    /// entry's memory to another one while it is being read.
+    #[inline(always)]
+    #[must_use]
+    pub const fn netns_cookie(&self) -> u64 {
+        self.netns_cookie
+    }
+
+    /// The pod's index in the arrays.
+    #[inline(always)]
+    #[must_use]
+    pub const fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    /// The sidecar's user, as the initial user namespace numbers it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn sidecar_uid(&self) -> u32 {
+        self.sidecar_uid
+    }
+
+    /// The pod's first IPv4 address, or 0.0.0.0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn address_v4(&self) -> Address {
+        self.address_v4
+    }
+
+    /// The pod's first IPv6 address, or `::`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn address_v6(&self) -> Address {
+        self.address_v6
+    }
+
+    /// Whether the pod has addresses that only [`LocalKey`]s know of.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_more_addresses(&self) -> bool {
+        self.flags & Self::MORE_ADDRESSES != 0
+    }
+}
+
+/// The key of a pod's second and further addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct LocalKey {
+    netns_cookie: u64,
+    address: Address,
+}
+
+impl LocalKey {
+    /// The key for one address of one pod.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(netns_cookie: u64, address: Address) -> Self {
+        Self {
+            netns_cookie,
+            address,
+        }
+    }
+
+    /// The pod.
+    #[must_use]
+    pub const fn netns_cookie(&self) -> u64 {
+        self.netns_cookie
+    }
+
+    /// The address.
+    #[must_use]
+    pub const fn address(&self) -> Address {
+        self.address
+    }
+}
+
+const _: () = {
+    assert!(size_of::<PodEntry>() == 56 && align_of::<PodEntry>() == 8);
+    assert!(size_of::<LocalKey>() == 24);
+};

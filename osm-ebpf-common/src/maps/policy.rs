@@ -1,0 +1,274 @@
+//! Policies: the word in force, and what is looked up under it.
+
+use crate::{
+    address::Address,
+    decision::{Direction, RangeRule},
+};
+
+/// The policy in force for one pod: its id, and what there is to look up under it.
+///
+/// One aligned 64-bit word, so that a change is one store and a reader sees either the old
+/// policy or the new one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct PolicyWord(u64);
+
+impl PolicyWord {
+    /// There are range entries.
+    pub const RANGES: u32 = 1;
+    /// There are inclusion ranges: what they do not hold is not intercepted.
+    pub const INCLUSION: u32 = 1 << 1;
+    /// There are excluded outbound ports.
+    pub const OUTBOUND_PORTS: u32 = 1 << 2;
+    /// There are excluded inbound ports.
+    pub const INBOUND_PORTS: u32 = 1 << 3;
+    /// Native IPv6 is intercepted as well.
+    pub const DUAL_STACK: u32 = 1 << 4;
+    /// The sidecar's calls to the local host go to the pod's address.
+    pub const POD_IP: u32 = 1 << 5;
+    /// There are excluded interfaces.
+    pub const INTERFACES: u32 = 1 << 6;
+
+    /// A policy word from an id and flags.
+    #[must_use]
+    pub const fn new(id: u32, flags: u32) -> Self {
+        Self(((flags as u64) << 32) | id as u64)
+    }
+
+    /// The id under which its ranges and ports are found.
+    #[inline(always)]
+    #[must_use]
+    pub const fn id(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// All flags.
+    #[must_use]
+    pub const fn flags(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Whether one of the flags is set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has(self, flag: u32) -> bool {
+        self.0 & ((flag as u64) << 32) != 0
+    }
+}
+
+/// The key of a range, behind the prefix length: matched from the first bit on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct RangeKey {
+    policy: u32,
+    address: Address,
+}
+
+impl RangeKey {
+    /// How many bits of a key the policy takes: the prefix length of a range that holds
+    /// every address.
+    pub const POLICY_LENGTH: u32 = 32;
+    /// The prefix length of a key whose address is matched whole.
+    pub const FULL_LENGTH: u32 = Self::POLICY_LENGTH + 128;
+
+    /// The key of an address under a policy.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(policy: u32, address: Address) -> Self {
+        Self { policy, address }
+    }
+
+    /// The policy the range belongs to.
+    #[must_use]
+    pub const fn policy(&self) -> u32 {
+        self.policy
+    }
+
+    /// The range's first address.
+    #[must_use]
+    pub const fn address(&self) -> Address {
+        self.address
+    }
+}
+
+/// What the longest range that holds an address says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct RangeEntry(u32);
+
+impl RangeEntry {
+    /// Not intercepted.
+    pub const EXCLUDED: Self = Self(1);
+    /// Intercepted although there are inclusion ranges.
+    pub const INCLUDED: Self = Self(2);
+    /// As if no range held it: keeps an IPv6 range from reaching into IPv4.
+    pub const NEUTRAL: Self = Self(3);
+
+    /// The rule that a look-up's outcome stands for.
+    #[inline(always)]
+    #[must_use]
+    pub const fn rule(found: Option<Self>, policy: PolicyWord) -> RangeRule {
+        match found {
+            Some(Self::EXCLUDED) => RangeRule::Excluded,
+            Some(Self::INCLUDED) => RangeRule::Intercepted,
+            _ if policy.has(PolicyWord::INCLUSION) => RangeRule::NotIncluded,
+            _ => RangeRule::Intercepted,
+        }
+    }
+}
+
+/// The key of an excluded interface of one pod, under the policy that excludes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct InterfaceKey {
+    netns_cookie: u64,
+    policy: u32,
+    index: u32,
+}
+
+impl InterfaceKey {
+    /// `index` is the interface's number in the pod.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(netns_cookie: u64, policy: u32, index: u32) -> Self {
+        Self {
+            netns_cookie,
+            policy,
+            index,
+        }
+    }
+
+    /// The pod.
+    #[must_use]
+    pub const fn netns_cookie(&self) -> u64 {
+        self.netns_cookie
+    }
+
+    /// The policy.
+    #[must_use]
+    pub const fn policy(&self) -> u32 {
+        self.policy
+    }
+}
+
+/// The key of a route of one pod, behind the prefix length: matched from the first bit on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct RouteKey {
+    netns_cookie: u64,
+    policy: u32,
+    address: Address,
+    _padding: u32,
+}
+
+impl RouteKey {
+    /// How many bits of a key come before the address.
+    pub const POD_LENGTH: u32 = 64 + 32;
+    /// The prefix length of a key whose address is matched whole.
+    pub const FULL_LENGTH: u32 = Self::POD_LENGTH + 128;
+
+    /// The key of a destination.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(netns_cookie: u64, policy: u32, address: Address) -> Self {
+        Self {
+            netns_cookie,
+            policy,
+            address,
+            _padding: 0,
+        }
+    }
+
+    /// The pod.
+    #[must_use]
+    pub const fn netns_cookie(&self) -> u64 {
+        self.netns_cookie
+    }
+
+    /// The policy.
+    #[must_use]
+    pub const fn policy(&self) -> u32 {
+        self.policy
+    }
+}
+
+/// Where the longest route that holds an address leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct RouteEntry(u32);
+
+impl RouteEntry {
+    /// By an excluded interface.
+    pub const EXCLUDED: Self = Self(1);
+    /// Anywhere else.
+    pub const OTHER: Self = Self(2);
+}
+
+/// The key of 512 neighbouring ports of one list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
+pub struct PortPageKey {
+    policy: u32,
+    direction: u16,
+    page: u16,
+}
+
+impl PortPageKey {
+    /// The page that holds `port`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(policy: u32, direction: Direction, port: u16) -> Self {
+        Self {
+            policy,
+            direction: direction as u16,
+            page: port / PortPage::PORTS,
+        }
+    }
+
+    /// The policy the list belongs to.
+    #[must_use]
+    pub const fn policy(&self) -> u32 {
+        self.policy
+    }
+}
+
+/// One bit for each of 512 neighbouring ports: whether it is on the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct PortPage {
+    bits: [u64; 8],
+}
+
+impl PortPage {
+    /// How many ports one page holds.
+    pub const PORTS: u16 = 512;
+    /// A page with no port.
+    pub const EMPTY: Self = Self { bits: [0; 8] };
+
+    /// Puts a port on the list.
+    pub const fn insert(&mut self, port: u16) {
+        self.bits[Self::word(port)] |= 1 << (port % 64);
+    }
+
+    /// Whether a port is on the list.
+    #[inline(always)]
+    #[must_use]
+    pub const fn contains(&self, port: u16) -> bool {
+        self.bits[Self::word(port)] & (1 << (port % 64)) != 0
+    }
+
+    #[inline(always)]
+    const fn word(port: u16) -> usize {
+        (port % Self::PORTS / 64) as usize
+    }
+}
+
+const _: () = {
+    assert!(size_of::<PolicyWord>() == 8 && align_of::<PolicyWord>() == 8);
+    assert!(size_of::<RangeKey>() == 20 && align_of::<RangeKey>() == 4);
+    assert!(size_of::<RangeEntry>() == 4);
+    assert!(size_of::<InterfaceKey>() == 16);
+    assert!(size_of::<RouteKey>() == 32 && size_of::<RouteEntry>() == 4);
+    assert!(size_of::<PortPageKey>() == 8);
+    assert!(size_of::<PortPage>() == 64);
+};

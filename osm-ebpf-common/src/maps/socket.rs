@@ -1,0 +1,173 @@
+//! What is known of sockets: where they wanted to go, and which of them listen.
+
+use crate::{address::Address, decision::Direction};
+
+/// What the app dialled, remembered on both sockets of a redirected connection and, while
+/// the handshake lasts, under its [`HandshakeKey`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct OriginalDestination {
+    address: Address,
+    port: u16,
+    end: u8,
+    flags: u8,
+}
+
+/// Which end of a redirected connection a socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum End {
+    /// The socket that dialled.
+    App = 1,
+    /// The socket that the sidecar accepted.
+    Sidecar = 2,
+}
+
+impl OriginalDestination {
+    const WATCHED: u8 = 1;
+
+    /// For the socket that dialled.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(address: Address, port: u16) -> Self {
+        Self {
+            address,
+            port,
+            end: End::App as u8,
+            flags: 0,
+        }
+    }
+
+    /// The same, for the other end.
+    #[inline(always)]
+    #[must_use]
+    pub const fn at_sidecar(mut self) -> Self {
+        self.end = End::Sidecar as u8;
+        self.flags = 0;
+        self
+    }
+
+    /// The same; the socket reports its state changes because we asked it to.
+    #[inline(always)]
+    #[must_use]
+    pub const fn watched(mut self) -> Self {
+        self.flags |= Self::WATCHED;
+        self
+    }
+
+    /// Whether the socket reports its state changes because we asked it to.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_watched(&self) -> bool {
+        self.flags & Self::WATCHED != 0
+    }
+
+    /// The address that was dialled.
+    #[inline(always)]
+    #[must_use]
+    pub const fn address(&self) -> Address {
+        self.address
+    }
+
+    /// The port that was dialled, host byte order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Whether the socket that remembers this is the one that dialled.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_app_end(&self) -> bool {
+        self.end == End::App as u8
+    }
+}
+
+/// The key of a handshake between app and sidecar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct HandshakeKey {
+    netns_cookie: u64,
+    app: Address,
+    app_port: u16,
+    listener_port: u16,
+    listener: u32,
+}
+
+impl HandshakeKey {
+    /// `app` is the end that connects, `listener` the loopback address it was sent to, of
+    /// which the last word tells it from any other of its family.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(
+        netns_cookie: u64,
+        app: Address,
+        app_port: u16,
+        listener: Address,
+        listener_port: u16,
+    ) -> Self {
+        Self {
+            netns_cookie,
+            app,
+            app_port,
+            listener_port,
+            listener: listener.last_word(),
+        }
+    }
+
+    /// The pod.
+    #[must_use]
+    pub const fn netns_cookie(&self) -> u64 {
+        self.netns_cookie
+    }
+}
+
+/// The key of a sidecar's listening socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct ListenerKey {
+    netns_cookie: u64,
+    direction: u16,
+    family: u16,
+    slot: u32,
+}
+
+/// The family of a listening socket.
+///
+/// Envoy opens 0.0.0.0 and `[::]` on the same port, and only one of them will do for a
+/// given connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum Family {
+    /// `AF_INET`.
+    V4 = 4,
+    /// `AF_INET6`; takes IPv4 connections too unless it is `IPV6_V6ONLY`.
+    V6 = 6,
+}
+
+impl ListenerKey {
+    /// `slot` is below [`LISTENER_SLOTS`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(netns_cookie: u64, direction: Direction, family: Family, slot: u32) -> Self {
+        Self {
+            netns_cookie,
+            direction: direction as u16,
+            family: family as u16,
+            slot,
+        }
+    }
+
+    /// The pod.
+    #[must_use]
+    pub const fn netns_cookie(&self) -> u64 {
+        self.netns_cookie
+    }
+}
+
+const _: () = {
+    assert!(size_of::<OriginalDestination>() == 20);
+    assert!(size_of::<HandshakeKey>() == 32);
+    assert!(size_of::<ListenerKey>() == 16);
+};

@@ -1,0 +1,82 @@
+//! The context of sk_lookup programs.
+
+use core::{arch::asm, mem::offset_of};
+
+use aya_ebpf::{bindings::bpf_sk_lookup, helpers::bpf_sk_assign, programs::SkLookupContext};
+use osm_ebpf_common::{address::Address, maps::Family};
+
+use super::{
+    AF_INET,
+    access::{load, load_address},
+    socket::Listener,
+};
+
+const IPPROTO_TCP: u32 = 6;
+
+/// The context of sk_lookup programs.
+#[derive(Clone, Copy)]
+pub struct Lookup(*mut bpf_sk_lookup);
+
+impl Lookup {
+    /// Wraps the context.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(ctx: &SkLookupContext) -> Self {
+        Self(ctx.lookup)
+    }
+
+    /// Whether a TCP listener is looked for.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_tcp(self) -> bool {
+        load!(self.0, bpf_sk_lookup.protocol) == IPPROTO_TCP
+    }
+
+    /// The packet's family.
+    #[inline(always)]
+    #[must_use]
+    pub fn family(self) -> Family {
+        if load!(self.0, bpf_sk_lookup.family) == AF_INET {
+            Family::V4
+        } else {
+            Family::V6
+        }
+    }
+
+    /// Who connects.
+    #[inline(always)]
+    #[must_use]
+    pub fn remote_address(self) -> Address {
+        load_address!(load!(self.0, bpf_sk_lookup.family) == AF_INET, self.0, bpf_sk_lookup.{remote_ip4, remote_ip6})
+    }
+
+    /// The address that was dialled.
+    #[inline(always)]
+    #[must_use]
+    pub fn local_address(self) -> Address {
+        load_address!(load!(self.0, bpf_sk_lookup.family) == AF_INET, self.0, bpf_sk_lookup.{local_ip4, local_ip6})
+    }
+
+    /// The port that was dialled, host byte order.
+    #[inline(always)]
+    #[must_use]
+    pub fn local_port(self) -> u16 {
+        load!(self.0, bpf_sk_lookup.local_port) as u16
+    }
+
+    /// The number of the interface that the packet came in by.
+    #[inline(always)]
+    #[must_use]
+    pub fn interface(self) -> u32 {
+        load!(self.0, bpf_sk_lookup.ingress_ifindex)
+    }
+
+    /// Gives the connection to a listener; false where the kernel says it does not fit, as
+    /// an IPv6-only listener does not fit an IPv4 connection.
+    #[inline(always)]
+    #[must_use]
+    pub fn assign(self, listener: &Listener) -> bool {
+        // SAFETY: the context is the one the program was called with, the reference is held.
+        unsafe { bpf_sk_assign(self.0.cast(), listener.0.0.as_ptr().cast(), 0) == 0 }
+    }
+}

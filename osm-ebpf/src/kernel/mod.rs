@@ -1,0 +1,47 @@
+//! Raw access to kernel contexts, sockets and helpers: the only module that needs to know how
+//! the verifier wants things done.
+//!
+//! Context and socket fields are read and written by one instruction each, spelled out. Left
+//! to itself, the compiler merges neighbours into one 64-bit access ("invalid bpf_context
+//! access"), or the ends of two branches into one access through a computed address
+//! ("dereference of modified ctx ptr", "pointer arithmetic on sock prohibited").
+
+mod access;
+mod lookup;
+mod operation;
+mod socket;
+mod socket_address;
+mod socket_option;
+
+use core::{ffi::c_void, ptr};
+
+use aya_ebpf::helpers::{bpf_get_current_uid_gid, bpf_get_prandom_u32};
+
+pub use lookup::Lookup;
+pub use operation::Operation;
+pub use socket::{Listener, Memory, OutOfMemory, Socket};
+pub use socket_address::SocketAddress;
+pub use socket_option::SocketOption;
+
+const AF_INET: u32 = 2;
+
+/// The user that runs the program, as the initial user namespace numbers it.
+#[inline(always)]
+#[must_use]
+pub fn current_uid() -> u32 {
+    bpf_get_current_uid_gid() as u32
+}
+
+/// A random number.
+#[inline(always)]
+#[must_use]
+pub fn random() -> u32 {
+    // SAFETY: no arguments, no failure.
+    unsafe { bpf_get_prandom_u32() }
+}
+
+/// What helpers take for a map: the address of its definition, which the loader replaces.
+#[inline(always)]
+fn map_pointer<M>(map: &'static M) -> *mut c_void {
+    ptr::from_ref(map).cast_mut().cast()
+}

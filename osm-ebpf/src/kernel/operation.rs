@@ -1,0 +1,134 @@
+//! The context of sockops programs.
+
+use core::{arch::asm, ffi::c_void, mem::offset_of, ptr::NonNull};
+
+use aya_ebpf::{
+    bindings::bpf_sock_ops,
+    helpers::{bpf_get_netns_cookie, bpf_sock_hash_update, bpf_sock_ops_cb_flags_set},
+    programs::SockOpsContext,
+};
+use osm_ebpf_common::{
+    address::Address,
+    maps::{Family, ListenerKey},
+};
+
+use super::{
+    AF_INET,
+    access::{load, load_address, load_pointer},
+    map_pointer,
+    socket::Socket,
+};
+use crate::maps::LISTENERS;
+
+/// The context of sockops programs.
+#[derive(Clone, Copy)]
+pub struct Operation(*mut bpf_sock_ops);
+
+impl Operation {
+    /// Wraps the context.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(ctx: &SockOpsContext) -> Self {
+        Self(ctx.ops)
+    }
+
+    /// Which operation.
+    #[inline(always)]
+    #[must_use]
+    pub fn code(self) -> u32 {
+        load!(self.0, bpf_sock_ops.op)
+    }
+
+    /// The second argument: of a state change, the new state.
+    #[inline(always)]
+    #[must_use]
+    pub fn second_argument(self) -> u32 {
+        load!(self.0, bpf_sock_ops.__bindgen_anon_1, 1)
+    }
+
+    /// The socket; none while it is only a request.
+    #[inline(always)]
+    #[must_use]
+    pub fn socket(self) -> Option<Socket> {
+        NonNull::new(load_pointer!(self.0, bpf_sock_ops.__bindgen_anon_2.sk)).map(Socket)
+    }
+
+    /// The cookie of the socket's network namespace.
+    #[inline(always)]
+    #[must_use]
+    pub fn netns_cookie(self) -> u64 {
+        // SAFETY: the context is the one the program was called with.
+        unsafe { bpf_get_netns_cookie(self.0.cast()) }
+    }
+
+    /// The socket's family.
+    #[inline(always)]
+    #[must_use]
+    pub fn family(self) -> Family {
+        if load!(self.0, bpf_sock_ops.family) == AF_INET {
+            Family::V4
+        } else {
+            Family::V6
+        }
+    }
+
+    /// The socket's own address.
+    #[inline(always)]
+    #[must_use]
+    pub fn local_address(self) -> Address {
+        load_address!(load!(self.0, bpf_sock_ops.family) == AF_INET, self.0, bpf_sock_ops.{local_ip4, local_ip6})
+    }
+
+    /// The other end's address.
+    #[inline(always)]
+    #[must_use]
+    pub fn remote_address(self) -> Address {
+        load_address!(load!(self.0, bpf_sock_ops.family) == AF_INET, self.0, bpf_sock_ops.{remote_ip4, remote_ip6})
+    }
+
+    /// The socket's own port, host byte order.
+    #[inline(always)]
+    #[must_use]
+    pub fn local_port(self) -> u16 {
+        load!(self.0, bpf_sock_ops.local_port) as u16
+    }
+
+    /// The other end's port, host byte order.
+    #[inline(always)]
+    #[must_use]
+    pub fn remote_port(self) -> u16 {
+        u32::from_be(load!(self.0, bpf_sock_ops.remote_port)) as u16
+    }
+
+    /// Which events the socket reports to programs.
+    #[inline(always)]
+    #[must_use]
+    pub fn reported_events(self) -> u32 {
+        load!(self.0, bpf_sock_ops.bpf_sock_ops_cb_flags)
+    }
+
+    /// Chooses which events the socket reports to programs, for all programs at once.
+    #[inline(always)]
+    pub fn report_events(self, events: u32) {
+        // SAFETY: the context is the one the program was called with.
+        unsafe { bpf_sock_ops_cb_flags_set(self.0, events as i32) };
+    }
+
+    /// Keeps the socket in [`LISTENERS`]; false where the key is taken.
+    #[inline(always)]
+    #[must_use]
+    pub fn keep_listener(self, mut key: ListenerKey) -> bool {
+        const BPF_NOEXIST: u64 = 1;
+        // SAFETY: the context is the one the program was called with, the map a sock hash
+        // with keys of this type.
+        let error = unsafe {
+            bpf_sock_hash_update(
+                self.0,
+                map_pointer(&LISTENERS),
+                (&raw mut key).cast(),
+                BPF_NOEXIST,
+            )
+        };
+        error == 0
+    }
+}

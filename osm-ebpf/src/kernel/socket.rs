@@ -1,0 +1,167 @@
+//! Sockets, what is remembered on them, and the sidecar's listeners.
+
+use core::{
+    arch::asm,
+    mem::offset_of,
+    ptr::{self, NonNull},
+};
+
+use aya_ebpf::{
+    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
+    helpers::{bpf_map_lookup_elem, bpf_sk_release, bpf_sk_storage_delete, bpf_sk_storage_get},
+};
+use osm_ebpf_common::{
+    address::Address,
+    maps::{ListenerKey, OriginalDestination},
+};
+
+use super::{
+    AF_INET,
+    access::{load, load_address},
+    map_pointer,
+};
+use crate::maps::{LISTENERS, REMEMBERED};
+
+/// A socket that the kernel handed to a program.
+#[derive(Clone, Copy)]
+pub struct Socket(pub(super) NonNull<bpf_sock>);
+
+impl Socket {
+    /// Whether an address or a port was bound to it.
+    #[inline(always)]
+    #[must_use]
+    pub fn bound(self) -> (Address, u16) {
+        let address = Address::from_v4_word(load!(self.0.as_ptr(), bpf_sock.src_ip4));
+        (address, load!(self.0.as_ptr(), bpf_sock.src_port) as u16)
+    }
+
+    /// Its own address and port.
+    #[inline(always)]
+    #[must_use]
+    pub fn local(self) -> (Address, u16) {
+        let pointer = self.0.as_ptr();
+        let is_v4 = load!(pointer, bpf_sock.family) == AF_INET;
+        let address = load_address!(is_v4, pointer, bpf_sock.{src_ip4, src_ip6});
+        (address, load!(pointer, bpf_sock.src_port) as u16)
+    }
+
+    /// Whether it is one end of a connection.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_connected(self) -> bool {
+        const TCP_CLOSE: u32 = 7;
+        const TCP_LISTEN: u32 = 10;
+        let state = load!(self.0.as_ptr(), bpf_sock.state);
+        state != TCP_CLOSE && state != TCP_LISTEN
+    }
+
+    /// What was remembered on it.
+    #[inline(always)]
+    #[must_use]
+    pub fn remembered(self) -> Option<OriginalDestination> {
+        self.memory().map(Memory::get)
+    }
+
+    /// Where something is remembered on it.
+    #[inline(always)]
+    #[must_use]
+    pub fn memory(self) -> Option<Memory> {
+        // SAFETY: the map is a socket storage, the socket is one the kernel handed out.
+        let found = unsafe {
+            bpf_sk_storage_get(
+                map_pointer(&REMEMBERED),
+                self.0.as_ptr().cast(),
+                ptr::null_mut(),
+                0,
+            )
+        };
+        NonNull::new(found.cast()).map(Memory)
+    }
+
+    /// Remembers on it; `Err` when there is no memory.
+    #[inline(always)]
+    pub fn remember(self, mut destination: OriginalDestination) -> Result<(), OutOfMemory> {
+        // SAFETY: as in `remembered`; the value is on the stack and of the map's type.
+        let stored = unsafe {
+            bpf_sk_storage_get(
+                map_pointer(&REMEMBERED),
+                self.0.as_ptr().cast(),
+                (&raw mut destination).cast(),
+                BPF_SK_STORAGE_GET_F_CREATE.into(),
+            )
+        };
+        let memory = NonNull::new(stored.cast()).map(Memory).ok_or(OutOfMemory)?;
+        // Where there was a value already, the call left it as it was.
+        memory.set(destination);
+        Ok(())
+    }
+
+    /// Forgets what was remembered.
+    #[inline(always)]
+    pub fn forget(self) {
+        // SAFETY: as in `remembered`. It fails only where there is nothing to forget.
+        unsafe { bpf_sk_storage_delete(map_pointer(&REMEMBERED), self.0.as_ptr().cast()) };
+    }
+}
+
+/// The storage of a socket. It stays until the program ends.
+#[derive(Clone, Copy)]
+pub struct Memory(NonNull<OriginalDestination>);
+
+impl Memory {
+    /// Reads it.
+    #[inline(always)]
+    #[must_use]
+    pub fn get(self) -> OriginalDestination {
+        // SAFETY: found storage is readable until the program ends.
+        unsafe { self.0.as_ptr().read() }
+    }
+
+    /// Replaces it.
+    #[inline(always)]
+    pub fn set(self, destination: OriginalDestination) {
+        // Word by word: the compiler makes a copy of the whole a call of memmove, which the
+        // verifier refuses ("doesn't return scalar").
+        let from = (&raw const destination).cast::<u32>();
+        let to = self.0.as_ptr().cast::<u32>();
+        for i in 0..size_of::<OriginalDestination>() / 4 {
+            // SAFETY: within the value, which is made of words.
+            let word = unsafe { from.add(i).read() };
+            // SAFETY: within the storage, which is as large.
+            unsafe { to.add(i).write_volatile(word) };
+        }
+    }
+}
+
+/// The kernel had no memory for it.
+pub struct OutOfMemory;
+
+/// A socket from [`LISTENERS`], which must be given back.
+pub struct Listener(pub(super) Socket);
+
+impl Listener {
+    /// The socket kept under a key.
+    #[inline(always)]
+    #[must_use]
+    pub fn find(key: &ListenerKey) -> Option<Self> {
+        // SAFETY: the map is a sock hash with keys of this type.
+        let found =
+            unsafe { bpf_map_lookup_elem(map_pointer(&LISTENERS), ptr::from_ref(key).cast()) };
+        Some(Self(Socket(NonNull::new(found.cast())?)))
+    }
+
+    /// Its own address.
+    #[inline(always)]
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.0.local().0
+    }
+
+    /// Gives it back. Not a `Drop`: the verifier wants to see it on every path, and so
+    /// should the reader.
+    #[inline(always)]
+    pub fn release(self) {
+        // SAFETY: the reference is ours and is not used again.
+        unsafe { bpf_sk_release(self.0.0.as_ptr().cast()) };
+    }
+}

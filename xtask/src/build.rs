@@ -1,0 +1,81 @@
+//! `cargo xtask build`, and building for the other verbs.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+
+use crate::cargo::{self, Executable};
+use crate::setup::{self, Need};
+use crate::workspace::Workspace;
+
+/// Always selected together: cargo unites the features of what is selected, so that another
+/// selection would compile the dependencies again.
+pub const PACKAGES: [&str; 6] = [
+    "-p",
+    "osm-ebpf-common",
+    "-p",
+    "osm-agent",
+    "-p",
+    "osm-tests",
+];
+
+/// What compiling the agent takes.
+pub const NEEDS: [Need; 2] = [Need::RustSrc, Need::BpfLinker];
+
+/// The agent's executable.
+pub const AGENT: &str = "osm-agent";
+
+/// Arguments of `build`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Build with optimisation.
+    #[arg(long)]
+    release: bool,
+}
+
+/// Builds the agent and says where it is.
+///
+/// # Errors
+///
+/// When something needed can't be installed, or the build fails.
+pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
+    setup::ensure(workspace, &NEEDS)?;
+    let mut command = workspace.cargo();
+    command
+        .args(["build", cargo::MESSAGES])
+        .args(PACKAGES)
+        .args(["--bin", AGENT]);
+    if args.release {
+        command.arg("--release");
+    }
+    let built = cargo::run("Building the agent", &mut command)?;
+    println!("{}", named(&built, AGENT)?.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the agent and the programs of the tests.
+///
+/// # Errors
+///
+/// When the build fails.
+pub fn binaries(workspace: &Workspace) -> Result<Vec<Executable>> {
+    let mut command = workspace.cargo();
+    command
+        .args(["build", "--bins", cargo::MESSAGES])
+        .args(PACKAGES);
+    cargo::run("Building the agent and its test programs", &mut command)
+}
+
+/// The path of the program `name` among those built.
+///
+/// # Errors
+///
+/// When no package has such a program.
+pub fn named(built: &[Executable], name: &str) -> Result<PathBuf> {
+    built
+        .iter()
+        .find(|executable| executable.name == name && !executable.is_test)
+        .map(|executable| executable.path.clone())
+        .with_context(|| format!("no package of the workspace has a binary `{name}`"))
+}

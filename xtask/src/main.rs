@@ -1,0 +1,75 @@
+//! Every developer command of this workspace. `cargo xtask help` lists them.
+
+mod build;
+mod cargo;
+mod check;
+mod demo;
+mod envoy;
+mod privilege;
+mod progress;
+mod setup;
+mod signals;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// The developer commands. Each sets up what it needs of `setup` by itself.
+///
+/// Exit status: 0 done, 1 failed, 2 wrong usage.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install everything a fresh machine lacks; doing it twice changes nothing.
+    Setup,
+    /// Build the agent, with the BPF programs inside.
+    Build(build::Args),
+    /// Format, lints, documentation, dependencies, file lengths.
+    Check,
+    /// Run all tests; those on the kernel need root.
+    Test(test::Args),
+    /// Show interception at work, between namespaces made for it; needs root.
+    Demo(demo::Args),
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<ExitCode> {
+    let workspace = Workspace::locate()?;
+    match &cli.verb {
+        Verb::Setup => Ok(setup::run(&workspace)),
+        Verb::Build(args) => build::run(&workspace, args),
+        Verb::Check => check::run(&workspace),
+        Verb::Test(args) => test::run(&workspace, args),
+        Verb::Demo(args) => demo::run(&workspace, args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn command_line_definition_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}
