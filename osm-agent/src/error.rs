@@ -1,6 +1,6 @@
 //! The one error that commands end with.
 
-use std::{io, path::PathBuf};
+use std::{fmt::Display, io, path::PathBuf};
 
 /// Why a command failed. Its text says what was tried, on what, why it failed and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +58,7 @@ impl Error {
 
     /// A bad input.
     pub fn input(
-        what: impl ToString,
+        what: impl Display,
         problem: impl Into<String>,
         advice: impl Into<String>,
     ) -> Self {

@@ -101,12 +101,12 @@ pub fn state_changed(operation: Operation) {
         return;
     }
     let key = key_at_app(operation);
-    let waits = HANDSHAKES.get_ptr(&key).is_some();
+    let waits = HANDSHAKES.get_ptr(key).is_some();
     if waits && state != CLOSED {
         return;
     }
     if waits {
-        let _ = HANDSHAKES.remove(&key);
+        let _ = HANDSHAKES.remove(key);
     }
     operation.report_events(operation.reported_events() & !REPORT_STATE);
 }

@@ -6,6 +6,11 @@
 #![no_std]
 // Inline assembly for BPF is not stable yet; see `kernel`.
 #![feature(asm_experimental_arch)]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "contexts hold ports and flags in wider fields; a check would bring a panic with it"
+)]
 
 pub mod connect;
 pub mod handshake;

@@ -91,6 +91,7 @@ fn places_that_are_no_pod_s_are_refused() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn bad_lists_are_refused_and_the_last_good_ones_stay() {
     let Some(mesh) = Mesh::new() else { return };
     let pod = &mesh.world.pod;

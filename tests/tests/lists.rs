@@ -31,6 +31,7 @@ fn expect(mesh: &Mesh, lists: &Lists<'_>, wanted: &[(&str, Lands)]) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn nested_ranges_exclusion_beats_inclusion_at_every_depth() {
     let Some(mesh) = Mesh::new() else { return };
     let cases: [(Lists<'_>, &[(&str, Lands)]); 7] = [

@@ -303,7 +303,7 @@ fn iptables_save_of_a_large_table_works_inside_the_pod() {
         return;
     };
     let pod = &mesh.world.pod;
-    let rules: String = (0..2000)
+    let rules: Vec<_> = (0..2000)
         .map(|i| {
             format!(
                 "-A OUTPUT -d 172.16.{}.{} -p tcp -j ACCEPT\n",
@@ -312,6 +312,7 @@ fn iptables_save_of_a_large_table_works_inside_the_pod() {
             )
         })
         .collect();
+    let rules = rules.concat();
     let table = format!("*filter\n{rules}COMMIT\n");
     let files = osm_tests::TempDir::new();
     let path = files.file("rules", &table);

@@ -7,7 +7,11 @@ use std::{
 };
 
 use aya::programs::SkLookup;
-use aya_obj::generated::bpf_attach_type::{self, *};
+use aya_obj::generated::bpf_attach_type::{
+    self, BPF_CGROUP_GETSOCKOPT, BPF_CGROUP_INET4_CONNECT, BPF_CGROUP_INET4_GETPEERNAME,
+    BPF_CGROUP_INET4_GETSOCKNAME, BPF_CGROUP_INET6_CONNECT, BPF_CGROUP_INET6_GETPEERNAME,
+    BPF_CGROUP_INET6_GETSOCKNAME, BPF_CGROUP_SOCK_OPS, BPF_SK_LOOKUP,
+};
 
 use super::{
     instance,

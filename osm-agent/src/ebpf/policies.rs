@@ -20,7 +20,7 @@ impl Ebpf {
             return Ok(policy.word(0));
         }
         let digest = policy.digest();
-        for entry in self.maps.policies.iter() {
+        for entry in &self.maps.policies {
             let (id, record) = entry.tried(|| "read the map POLICIES")?;
             if record.digest == digest {
                 return Ok(policy.word(id));
@@ -145,7 +145,7 @@ impl Ebpf {
     /// Which policy each pod goes by, by netns cookie.
     pub(super) fn policies_by_pod(&self) -> Result<BTreeMap<u64, u32>> {
         let mut used = BTreeMap::new();
-        for entry in self.maps.pods.iter() {
+        for entry in &self.maps.pods {
             let (cookie, pod) = entry.tried(|| "read the map PODS")?;
             let word = self
                 .maps

@@ -1,5 +1,5 @@
 //! The layout of map keys and values. Ports are in host byte order, addresses as
-//! [`Address`] holds them. `osm-ebpf/src/maps.rs` says who writes which map, and when.
+//! [`crate::address::Address`] holds them. `osm-ebpf/src/maps.rs` says who writes which map, and when.
 
 mod agent;
 mod pod;

@@ -4,7 +4,7 @@ use crate::address::Address;
 
 /// What the programs must know of a pod. Key: its network namespace's cookie.
 ///
-/// Written once, at enrolment. What changes while the pod lives is its [`PolicyWord`].
+/// Written once, at enrolment. What changes while the pod lives is its [`super::PolicyWord`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct PodEntry {

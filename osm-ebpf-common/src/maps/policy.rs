@@ -38,6 +38,7 @@ impl PolicyWord {
     /// The id under which its ranges and ports are found.
     #[inline(always)]
     #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is the id")]
     pub const fn id(self) -> u32 {
         self.0 as u32
     }
@@ -227,7 +228,7 @@ impl PortPageKey {
 
     /// The policy the list belongs to.
     #[must_use]
-    pub const fn policy(&self) -> u32 {
+    pub const fn policy(self) -> u32 {
         self.policy
     }
 }

@@ -147,7 +147,7 @@ pub enum Family {
 }
 
 impl ListenerKey {
-    /// `slot` is below [`LISTENER_SLOTS`].
+    /// `slot` is below [`super::LISTENER_SLOTS`].
     #[inline(always)]
     #[must_use]
     pub const fn new(netns_cookie: u64, direction: Direction, family: Family, slot: u32) -> Self {

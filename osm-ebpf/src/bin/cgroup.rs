@@ -1,6 +1,10 @@
 //! The programs attached to a pod's cgroup. Loaded once per node, shared by all pods.
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the macros hand contexts over by value"
+)]
 
 use aya_ebpf::{
     macros::{cgroup_sock_addr, cgroup_sockopt, sock_ops},

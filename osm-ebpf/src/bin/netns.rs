@@ -2,6 +2,10 @@
 //! program of this kind can't ask in which namespace it runs.
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the macros hand contexts over by value"
+)]
 
 use core::ptr;
 

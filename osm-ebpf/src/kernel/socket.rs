@@ -78,7 +78,10 @@ impl Socket {
         NonNull::new(found.cast()).map(Memory)
     }
 
-    /// Remembers on it; `Err` when there is no memory.
+    /// Remembers on it.
+    ///
+    /// # Errors
+    /// Where the kernel has no memory for it.
     #[inline(always)]
     pub fn remember(self, mut destination: OriginalDestination) -> Result<(), OutOfMemory> {
         // SAFETY: as in `remembered`; the value is on the stack and of the map's type.
@@ -126,9 +129,13 @@ impl Memory {
         let to = self.0.as_ptr().cast::<u32>();
         for i in 0..size_of::<OriginalDestination>() / 4 {
             // SAFETY: within the value, which is made of words.
-            let word = unsafe { from.add(i).read() };
+            let from = unsafe { from.add(i) };
+            // SAFETY: as above.
+            let word = unsafe { from.read() };
             // SAFETY: within the storage, which is as large.
-            unsafe { to.add(i).write_volatile(word) };
+            let to = unsafe { to.add(i) };
+            // SAFETY: as above.
+            unsafe { to.write_volatile(word) };
         }
     }
 }

@@ -61,6 +61,7 @@ impl SocketOption {
 
     /// Answers with `N` words; false where the caller's buffer is smaller.
     #[inline(always)]
+    #[must_use]
     pub fn answer<const N: usize>(self, words: [u32; N]) -> bool {
         let start: *mut u32 = load_pointer!(self.0, bpf_sockopt.__bindgen_anon_2.optval);
         let end: *mut u32 = load_pointer!(self.0, bpf_sockopt.__bindgen_anon_3.optval_end);
@@ -69,7 +70,9 @@ impl SocketOption {
         }
         for (i, word) in words.into_iter().enumerate() {
             // SAFETY: within the buffer, as was just compared.
-            unsafe { start.add(i).write_volatile(word) };
+            let field = unsafe { start.add(i) };
+            // SAFETY: as above.
+            unsafe { field.write_volatile(word) };
         }
         store!((N * 4) as u32 => self.0, bpf_sockopt.optlen);
         store!(0_u32 => self.0, bpf_sockopt.retval);
