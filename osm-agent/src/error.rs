@@ -56,6 +56,27 @@ impl Error {
         }
     }
 
+    /// Whether the kernel, or a policy of the machine, does not let it be done at all: another
+    /// way may be open.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        let Self::System { source, .. } = self else {
+            return false;
+        };
+        errno(source.as_ref()).is_some_and(|errno| {
+            matches!(
+                errno,
+                libc::EINVAL
+                    | libc::ENOSYS
+                    | libc::EOPNOTSUPP
+                    | libc::ENOPROTOOPT
+                    | libc::ENODEV
+                    | libc::EPERM
+                    | libc::EACCES
+            )
+        })
+    }
+
     /// A bad input.
     pub fn input(
         what: impl Display,
@@ -90,25 +111,23 @@ impl<T, E: std::error::Error + Send + Sync + 'static> Tried<T> for Result<T, E> 
 }
 
 fn advice(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            return match io.raw_os_error() {
-                Some(libc::EPERM | libc::EACCES) => {
-                    "; run as root with CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN".into()
-                }
-                Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS) => {
-                    "; this kernel may lack it: Linux 5.15 or later with CONFIG_BPF_SYSCALL and \
-                     CONFIG_CGROUP_BPF is needed"
-                        .into()
-                }
-                Some(libc::ENOMEM | libc::ENOSPC) => {
-                    "; the kernel has no room for it: nothing was changed".into()
-                }
-                _ => String::new(),
-            };
+    let advice = match errno(error) {
+        Some(libc::EPERM | libc::EACCES) => {
+            "run as root with CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN"
         }
-        cause = error.source();
-    }
-    String::new()
+        Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOPROTOOPT) => {
+            "this kernel may lack it: Linux 5.15 or later with CONFIG_BPF_SYSCALL and \
+             CONFIG_CGROUP_BPF is needed"
+        }
+        Some(libc::ENOMEM | libc::ENOSPC) => "the kernel has no room for it: nothing was changed",
+        _ => return String::new(),
+    };
+    format!("; {advice}")
+}
+
+/// The system's error at the bottom of an error.
+fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    std::iter::successors(Some(error), |error| error.source())
+        .find_map(|error| error.downcast_ref::<io::Error>())
+        .and_then(io::Error::raw_os_error)
 }

@@ -1,6 +1,10 @@
 //! What every datapath can do for a pod.
 
-use crate::{error::Result, pod::Pod, policy::Policy};
+use crate::{
+    error::Result,
+    pod::{Netns, Pod},
+    policy::Policy,
+};
 
 /// A way to intercept pods. Kernel state is the only truth: an implementation keeps nothing
 /// that it could not read back.
@@ -13,38 +17,31 @@ pub trait Interceptor {
     /// left half-done.
     fn enrol(&mut self, pod: &Pod, policy: &Policy) -> Result<Enrolled>;
 
-    /// Lets go of a pod. Established connections live on.
+    /// Lets go of a pod; says whether it was intercepted. Established connections live on.
     ///
     /// # Errors
     /// Where the kernel refuses.
-    fn withdraw(&mut self, netns_cookie: u64) -> Result<()>;
+    fn withdraw(&mut self, netns: &Netns) -> Result<bool>;
 
-    /// The pods that are intercepted.
+    /// Whether a pod is intercepted this way.
     ///
     /// # Errors
     /// Where the state can't be read.
-    fn inspect(&self) -> Result<Vec<Intercepted>>;
+    fn inspect(&self, netns: &Netns) -> Result<bool>;
 }
 
 /// What [`Interceptor::enrol`] did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Enrolled {
     /// The pod is intercepted from now on.
     New {
-        /// How many listening sockets of its sidecar were there already.
-        listeners: usize,
+        /// How many listening sockets of its sidecar were there already, where that matters.
+        listeners: Option<usize>,
     },
     /// The pod was intercepted and goes by another policy from now on.
     Changed,
+    /// The pod was intercepted, but not as it should have been: what was wrong, in words.
+    Repaired(Vec<String>),
     /// The pod was intercepted and went by that policy already.
     Unchanged,
-}
-
-/// A pod that is intercepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Intercepted {
-    /// What people call it.
-    pub name: String,
-    /// Its network namespace.
-    pub netns_cookie: u64,
 }

@@ -12,6 +12,7 @@ pub mod config;
 pub mod ebpf;
 pub mod error;
 pub mod interceptor;
+pub mod iptables;
 mod netlink;
 pub mod pod;
 pub mod policy;

@@ -51,7 +51,10 @@ impl Pod {
         cgroup: Cgroup,
         addresses: Vec<IpAddr>,
     ) -> Result<Self> {
-        let name = name.unwrap_or_else(|| format!("netns-{}", netns.cookie));
+        let name = match name {
+            Some(name) => name,
+            None => format!("netns-{}", netns.inode()?),
+        };
         check_name(&name)?;
         let addresses = if addresses.is_empty() {
             netns.addresses()?
@@ -123,7 +126,8 @@ pub fn check_name(name: &str) -> Result<()> {
 pub struct Netns {
     path: PathBuf,
     file: File,
-    cookie: u64,
+    /// None on kernels that can't tell.
+    cookie: Option<u64>,
 }
 
 impl Netns {
@@ -168,15 +172,17 @@ impl Netns {
                 ));
             }
         }
-        let cookie =
-            inside(&file, sys::netns::cookie).map_err(|error| match error.raw_os_error() {
-                Some(libc::EINVAL) => not_a_netns(),
-                _ => Error::System {
-                    tried: format!("enter the network namespace {}", path.display()),
-                    advice: enter_advice(&error),
-                    source: error.into(),
-                },
-            })?;
+        let cookie = match inside(&file, sys::netns::cookie) {
+            Ok(cookie) => Some(cookie),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ENOPROTOOPT) => None,
+                Some(libc::EINVAL) => return Err(not_a_netns()),
+                _ => {
+                    return Err(error)
+                        .tried(|| format!("enter the network namespace {}", path.display()));
+                }
+            },
+        };
         Ok(Self {
             path: path.into(),
             file,
@@ -184,10 +190,19 @@ impl Netns {
         })
     }
 
-    /// The number by which programs know it.
-    #[must_use]
-    pub const fn cookie(&self) -> u64 {
+    /// The number by which programs know it: its cookie. Linux 5.14.
+    ///
+    /// # Errors
+    /// Where the kernel can't tell.
+    pub fn cookie(&self) -> Result<u64> {
         self.cookie
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::ENOPROTOOPT))
+            .tried(|| {
+                format!(
+                    "read the cookie of the network namespace {}",
+                    self.path.display()
+                )
+            })
     }
 
     /// The path it was opened by.
@@ -239,14 +254,6 @@ impl Netns {
             Ok(found)
         })
         .tried(|| format!("read the addresses of {}", self.path.display()))
-    }
-}
-
-fn enter_advice(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(libc::EPERM) => "; run as root with CAP_SYS_ADMIN".into(),
-        Some(libc::ENOPROTOOPT) => "; network namespace cookies need Linux 5.14".into(),
-        _ => String::new(),
     }
 }
 

@@ -2,7 +2,8 @@
 
 mod mesh;
 
-use mesh::{Lists, Mesh, expect_direct, expect_outbound};
+use mesh::{Backend, Lists, Mesh, expect_direct, expect_outbound};
+use rstest::rstest;
 
 /// Where a connection of the app is to land.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,10 +31,14 @@ fn expect(mesh: &Mesh, lists: &Lists<'_>, wanted: &[(&str, Lands)]) {
     }
 }
 
-#[test]
+#[rstest]
 #[expect(clippy::too_many_lines, reason = "a table")]
-fn nested_ranges_exclusion_beats_inclusion_at_every_depth() {
-    let Some(mesh) = Mesh::new() else { return };
+fn nested_ranges_exclusion_beats_inclusion_at_every_depth(
+    #[values(Backend::Ebpf, Backend::Legacy, Backend::Nft)] backend: Backend,
+) {
+    let Some(mesh) = Mesh::by(backend) else {
+        return;
+    };
     let cases: [(Lists<'_>, &[(&str, Lands)]); 7] = [
         (
             Lists {
@@ -106,17 +111,20 @@ fn nested_ranges_exclusion_beats_inclusion_at_every_depth() {
     }
 }
 
-#[test]
-fn mesh_and_pod_lists_are_united() {
-    let Some(mesh) = Mesh::new() else { return };
+#[rstest]
+fn mesh_and_pod_lists_are_united(
+    #[values(Backend::Ebpf, Backend::Legacy, Backend::Nft)] backend: Backend,
+) {
+    let Some(mesh) = Mesh::by(backend) else {
+        return;
+    };
     let pod = &mesh.world.pod;
     let config = r#"{"apiVersion": "config.openservicemesh.io/v1alpha2", "kind": "MeshConfig",
         "metadata": {"name": "osm-mesh-config"},
         "spec": {"traffic": {"outboundIPRangeExclusionList": ["198.51.100.11/32"],
                              "outboundPortExclusionList": [81], "unknown": true}}}"#;
     let _ = mesh
-        .agent
-        .attach(pod)
+        .attach_without_lists()
         .config(config)
         .annotation(
             "openservicemesh.io/outbound-port-exclusion-list",
@@ -140,9 +148,13 @@ fn mesh_and_pod_lists_are_united() {
     }
 }
 
-#[test]
-fn ten_thousand_ranges_and_ports_decide_like_few() {
-    let Some(mesh) = Mesh::new() else { return };
+#[rstest]
+fn ten_thousand_ranges_and_ports_decide_like_few(
+    #[values(Backend::Ebpf, Backend::Legacy, Backend::Nft)] backend: Backend,
+) {
+    let Some(mesh) = Mesh::by(backend) else {
+        return;
+    };
     let pod = &mesh.world.pod;
     let ranges: Vec<_> = (0..10_000_u32)
         .map(|i| {
@@ -165,7 +177,11 @@ fn ten_thousand_ranges_and_ports_decide_like_few() {
         ports.concat(),
         ports.concat()
     );
-    let _ = mesh.agent.attach(pod).config(&config).run().succeeded();
+    let _ = mesh
+        .attach_without_lists()
+        .config(&config)
+        .run()
+        .succeeded();
     let mut sidecar = pod.sidecar();
     let to = [
         "198.51.100.10:80",
@@ -186,9 +202,11 @@ fn ten_thousand_ranges_and_ports_decide_like_few() {
     assert!(mesh.agent.state().pins().is_empty());
 }
 
-#[test]
-fn change_of_lists_takes_effect_for_new_connections_only() {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+#[rstest]
+fn change_of_lists_takes_effect_for_new_connections_only(
+    #[values(Backend::Ebpf, Backend::Legacy, Backend::Nft)] backend: Backend,
+) {
+    let Some(mesh) = Mesh::attached_by(backend, &Lists::default()) else {
         return;
     };
     let pod = &mesh.world.pod;
@@ -229,9 +247,13 @@ fn change_of_lists_takes_effect_for_new_connections_only() {
 
 /// The two policies differ in many entries, and each alone sends the connection to the same
 /// place: were half of one ever seen, some would go elsewhere.
-#[test]
-fn change_of_lists_under_load_never_shows_half_of_a_policy() {
-    let Some(mesh) = Mesh::new() else { return };
+#[rstest]
+fn change_of_lists_under_load_never_shows_half_of_a_policy(
+    #[values(Backend::Ebpf, Backend::Legacy, Backend::Nft)] backend: Backend,
+) {
+    let Some(mesh) = Mesh::by(backend) else {
+        return;
+    };
     let pod = &mesh.world.pod;
     let many = (0..2000).map(|i| format!("172.16.{}.{}/32", i / 250, i % 250));
     let filler = many.collect::<Vec<_>>().join(",");

@@ -1,261 +1,363 @@
-//! The outcome table of `spec.md`: one test for each row, IPv4 and v4-mapped.
+//! The outcome table of `spec.md`: one test for each row, by every means and for every kind
+//! of address.
 
 mod mesh;
 
+use std::{net::IpAddr, time::Duration};
+
 use mesh::{
-    Lists, Mesh, both_families, expect_direct, expect_inbound, expect_outbound, expect_redirected,
+    Backend, Lists, Mesh, expect_direct, expect_inbound, expect_outbound, expect_redirected,
     expect_refused,
 };
-use osm_tests::request::Request;
-use osm_tests::{Dial, Listener, Udp};
+use osm_tests::{Actor, Dial, Listener, Need, Udp, answer::Answer, missing, request::Request};
+use rstest::rstest;
 
-#[test]
-fn app_to_remote_any_port_lands_on_outbound_listener() {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+/// Which addresses are dialled, from which kind of socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    V4,
+    Mapped,
+    V6,
+}
+
+/// An attached pod, and the addresses of its world.
+struct Scene {
+    mesh: Mesh,
+    kind: Kind,
+    /// Two remote hosts.
+    remote: [&'static str; 2],
+    /// The pod's own address.
+    pod: &'static str,
+    localhost: &'static str,
+}
+
+impl Scene {
+    /// None where the test has to be skipped.
+    fn new(backend: Backend, kind: Kind) -> Option<Self> {
+        Self::with_lists(backend, kind, &Lists::default())
+    }
+
+    fn with_lists(backend: Backend, kind: Kind, lists: &Lists<'_>) -> Option<Self> {
+        if kind == Kind::V6 && missing(&[Need::Ipv6]) {
+            return None;
+        }
+        let mesh = Mesh::by(backend)?;
+        let (mesh, remote, pod, localhost) = if kind == Kind::V6 {
+            let mesh = mesh.with_flag("--ip-families", "dual");
+            (
+                mesh,
+                ["[2001:db8::10]", "[2001:db8::11]"],
+                "[fd77:1::2]",
+                "[::1]",
+            )
+        } else {
+            (
+                mesh,
+                ["198.51.100.10", "198.51.100.11"],
+                "10.77.1.2",
+                "127.0.0.1",
+            )
+        };
+        let _ = mesh.attach(lists).succeeded();
+        Some(Self {
+            mesh,
+            kind,
+            remote,
+            pod,
+            localhost,
+        })
+    }
+
+    fn dial(&self, to: &str) -> Dial {
+        match self.kind {
+            Kind::Mapped => Dial::to(to).v6(),
+            Kind::V4 | Kind::V6 => Dial::to(to),
+        }
+    }
+
+    /// The pod's address as a connection's source.
+    fn own(&self) -> IpAddr {
+        if self.kind == Kind::V6 {
+            self.mesh.world.pod.ip6()
+        } else {
+            self.mesh.world.pod.ip4()
+        }
+    }
+
+    fn sidecar(&self) -> Actor {
+        let both = ["--outbound", "[::]:15001", "--inbound", "[::]:15003"];
+        let flags: &[&str] = if self.kind == Kind::V6 { &both } else { &[] };
+        self.mesh.world.pod.sidecar_with(flags)
+    }
+
+    /// A server outside on these ports of both remote hosts.
+    fn remote(&self, ports: &[u16]) -> Actor {
+        serve(&self.remote, ports, |listen| {
+            self.mesh.world.outside.server("remote", listen)
+        })
+    }
+
+    /// A server in the pod, on these ports of all its addresses.
+    fn local(&self, ports: &[u16]) -> Actor {
+        serve(&["[::]"], ports, |listen| {
+            self.mesh.world.pod.server("local", listen)
+        })
+    }
+}
+
+fn serve(hosts: &[&str], ports: &[u16], start: impl FnOnce(&[&str]) -> Actor) -> Actor {
+    let listen: Vec<_> = hosts
+        .iter()
+        .flat_map(|host| ports.iter().map(move |port| format!("{host}:{port}")))
+        .collect();
+    start(&listen.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+#[rstest]
+fn app_to_remote_any_port_lands_on_outbound_listener(
+    #[values(Backend::Ebpf, Backend::Legacy, Backend::Nft)] backend: Backend,
+    #[values(Kind::V4, Kind::Mapped, Kind::V6)] kind: Kind,
+) {
+    let Some(scene) = Scene::new(backend, kind) else {
         return;
     };
-    let pod = &mesh.world.pod;
-    let mut sidecar = pod.sidecar();
+    let mut sidecar = scene.sidecar();
     let ports = [1, 80, 443, 15000, 15001, 15003, 15010, 15901, 65535];
-    let listen: Vec<_> = ports
-        .iter()
-        .map(|port| format!("198.51.100.10:{port}"))
-        .collect();
-    let listen: Vec<&str> = listen.iter().map(String::as_str).collect();
-    let _remote = mesh.world.outside.server("remote", &listen);
-    let mut app = pod.app();
-    for to in listen {
-        for dial in both_families(to) {
-            let connection = app.connect(dial.payload("hello"));
-            assert_eq!(connection.answered_by(), "remote");
-            assert_eq!(connection.echoed.as_deref(), Some("hello"));
-            expect_outbound(&mut sidecar, &connection, to, pod.ip4());
-        }
+    let _remote = scene.remote(&ports);
+    let mut app = scene.mesh.world.pod.app();
+    for port in ports {
+        let to = format!("{}:{port}", scene.remote[0]);
+        let connection = app.connect(scene.dial(&to).payload("hello"));
+        assert_eq!(connection.answered_by(), "remote");
+        assert_eq!(connection.echoed.as_deref(), Some("hello"));
+        expect_outbound(&mut sidecar, &connection, &to, scene.own());
     }
     sidecar.expect_no_connection();
 }
 
-#[test]
-fn app_to_excluded_or_not_included_passes() {
-    let lists = Lists {
-        excluded_ranges: "198.51.100.11/32, 192.0.2.0/24",
-        included_ranges: "198.51.100.0/24,192.0.2.0/28",
-        excluded_ports: "81",
-        ..Lists::default()
-    };
-    let Some(mesh) = Mesh::attached(&lists) else {
-        return;
-    };
-    let pod = &mesh.world.pod;
-    let mut sidecar = pod.sidecar();
-    let _remote = mesh.world.outside.server(
-        "remote",
-        &[
-            "198.51.100.10:80",
-            "198.51.100.10:81",
-            "198.51.100.11:80",
-            "203.0.113.7:80",
-            "192.0.2.20:80",
-        ],
-    );
-    let mut app = pod.app();
-    for direct in [
-        "198.51.100.10:81",
-        "198.51.100.11:80",
-        "203.0.113.7:80",
-        "192.0.2.20:80",
+#[rstest]
+fn app_to_excluded_or_not_included_passes(
+    #[values(Backend::Ebpf, Backend::Legacy, Backend::Nft)] backend: Backend,
+    #[values(Kind::V4, Kind::Mapped, Kind::V6)] kind: Kind,
+) {
+    for (lists, direct, redirected) in [
+        (
+            Lists {
+                excluded_ranges: "198.51.100.11/32, 2001:db8::11/128",
+                excluded_ports: "81",
+                ..Lists::default()
+            },
+            [(0, 81), (1, 80), (1, 81)].as_slice(),
+            [(0, 80), (0, 82)].as_slice(),
+        ),
+        (
+            Lists {
+                included_ranges: "198.51.100.10/32,2001:db8::10/128",
+                ..Lists::default()
+            },
+            &[(1, 80), (1, 81)],
+            &[(0, 80), (0, 81)],
+        ),
     ] {
-        for dial in both_families(direct) {
-            expect_direct(&mut sidecar, &app.connect(dial), "remote");
+        let Some(scene) = Scene::with_lists(backend, kind, &lists) else {
+            return;
+        };
+        let mut sidecar = scene.sidecar();
+        let _remote = scene.remote(&[80, 81, 82]);
+        let mut app = scene.mesh.world.pod.app();
+        for (host, port) in direct {
+            let to = format!("{}:{port}", scene.remote[*host]);
+            expect_direct(&mut sidecar, &app.connect(scene.dial(&to)), "remote");
         }
-    }
-    for dial in both_families("198.51.100.10:80") {
-        expect_outbound(
-            &mut sidecar,
-            &app.connect(dial),
-            "198.51.100.10:80",
-            pod.ip4(),
-        );
+        for (host, port) in redirected {
+            let to = format!("{}:{port}", scene.remote[*host]);
+            expect_outbound(
+                &mut sidecar,
+                &app.connect(scene.dial(&to)),
+                &to,
+                scene.own(),
+            );
+        }
     }
 }
 
-#[test]
-fn app_to_loopback_or_own_address_passes() {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+#[rstest]
+fn app_to_loopback_or_own_address_passes(
+    #[values(Backend::Ebpf, Backend::Legacy, Backend::Nft)] backend: Backend,
+    #[values(Kind::V4, Kind::Mapped, Kind::V6)] kind: Kind,
+) {
+    let Some(scene) = Scene::new(backend, kind) else {
         return;
     };
-    let pod = &mesh.world.pod;
-    let mut sidecar = pod.sidecar();
-    let _local = pod.server("local", &["0.0.0.0:8080", "0.0.0.0:15010", "0.0.0.0:15000"]);
-    let mut app = pod.app();
-    for to in [
-        "127.0.0.1:8080",
-        "127.0.0.2:8080",
-        "127.255.0.1:8080",
-        "10.77.1.2:8080",
-        "10.77.1.2:15010",
-        "127.0.0.1:15000",
-        "0.0.0.0:8080",
-    ] {
-        for dial in both_families(to) {
-            let connection = app.connect(dial);
-            assert_eq!(connection.error, None, "{to}");
-            expect_direct(&mut sidecar, &connection, "local");
-        }
+    let mut sidecar = scene.sidecar();
+    let _local = scene.local(&[8080, 15000, 15010]);
+    let mut app = scene.mesh.world.pod.app();
+    let v4_only: &[&str] = match kind {
+        Kind::V4 | Kind::Mapped => &["127.0.0.2:8080", "127.255.0.1:8080", "0.0.0.0:8080"],
+        Kind::V6 => &["[::]:8080"],
+    };
+    let more = [
+        format!("{}:8080", scene.localhost),
+        format!("{}:15000", scene.localhost),
+        format!("{}:8080", scene.pod),
+        format!("{}:15010", scene.pod),
+    ];
+    for to in v4_only
+        .iter()
+        .copied()
+        .chain(more.iter().map(String::as_str))
+    {
+        let connection = app.connect(scene.dial(to));
+        assert_eq!(connection.error, None, "{to}");
+        expect_direct(&mut sidecar, &connection, "local");
     }
-    // Bound to the pod's address, 0.0.0.0 is that address.
-    let connection = app.connect(Dial::to("0.0.0.0:8080").bind("10.77.1.2:0"));
-    expect_direct(&mut sidecar, &connection, "local");
+    if kind == Kind::V4 {
+        // Bound to the pod's address, 0.0.0.0 is that address.
+        let connection = app.connect(Dial::to("0.0.0.0:8080").bind("10.77.1.2:0"));
+        expect_direct(&mut sidecar, &connection, "local");
+    }
     // The sidecar's own ports are reached like any other.
     for (to, listener) in [
-        ("127.0.0.1:15001", Listener::Outbound),
-        ("10.77.1.2:15003", Listener::Inbound),
+        (format!("{}:15001", scene.localhost), Listener::Outbound),
+        (format!("{}:15003", scene.pod), Listener::Inbound),
     ] {
-        let connection = app.connect(Dial::to(to).no_greeting());
+        let connection = app.connect(scene.dial(&to).no_greeting());
         let accepted = sidecar.accepted_from(connection.local());
         assert_eq!(accepted.listener, listener);
-        assert_eq!(accepted.original_destination(), mesh::address(to));
+        assert_eq!(accepted.original_destination(), mesh::address(&to));
     }
 }
 
-#[test]
-fn sidecar_to_remote_passes() {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+#[rstest]
+fn sidecar_to_remote_or_localhost_passes(
+    #[values(Backend::Ebpf, Backend::Legacy, Backend::Nft)] backend: Backend,
+    #[values(Kind::V4, Kind::Mapped, Kind::V6)] kind: Kind,
+) {
+    let Some(scene) = Scene::new(backend, kind) else {
         return;
     };
-    let pod = &mesh.world.pod;
-    let mut sidecar = pod.sidecar();
-    let _remote = mesh
-        .world
-        .outside
-        .server("remote", &["198.51.100.10:80", "203.0.113.7:15001"]);
-    let mut caller = pod.sidecar_client();
-    for to in ["198.51.100.10:80", "203.0.113.7:15001"] {
-        for dial in both_families(to) {
-            expect_direct(&mut sidecar, &caller.connect(dial), "remote");
-        }
+    let mut sidecar = scene.sidecar();
+    let _remote = scene.remote(&[80, 15001]);
+    let _local = scene.local(&[8080]);
+    let mut caller = scene.mesh.world.pod.sidecar_client();
+    for (host, port, role) in [
+        (scene.remote[0], 80, "remote"),
+        (scene.remote[1], 15001, "remote"),
+        (scene.localhost, 8080, "local"),
+    ] {
+        let connection = caller.connect(scene.dial(&format!("{host}:{port}")));
+        expect_direct(&mut sidecar, &connection, role);
     }
 }
 
-#[test]
-fn sidecar_to_localhost_passes() {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else {
-        return;
-    };
-    let pod = &mesh.world.pod;
-    let mut sidecar = pod.sidecar();
-    let _local = pod.server("local", &["127.0.0.1:8080"]);
-    let mut caller = pod.sidecar_client();
-    for to in ["127.0.0.1:8080", "0.0.0.0:8080"] {
-        for dial in both_families(to) {
-            expect_direct(&mut sidecar, &caller.connect(dial), "local");
-        }
-    }
-}
-
-#[test]
-fn sidecar_to_pod_lands_on_inbound_listener() {
+#[rstest]
+fn sidecar_to_pod_lands_on_inbound_listener(
+    #[values(Backend::Ebpf, Backend::Legacy, Backend::Nft)] backend: Backend,
+    #[values(Kind::V4, Kind::Mapped, Kind::V6)] kind: Kind,
+) {
     // Exclusions do not apply to the sidecar's own calls to the pod.
     let lists = Lists {
         excluded_inbound_ports: "8080",
         excluded_ports: "8080",
-        excluded_ranges: "10.77.1.0/24",
+        excluded_ranges: "10.77.1.0/24,fd77::/16",
         ..Lists::default()
     };
-    let Some(mesh) = Mesh::attached(&lists) else {
+    let Some(scene) = Scene::with_lists(backend, kind, &lists) else {
         return;
     };
-    let pod = &mesh.world.pod;
-    let mut sidecar = pod.sidecar();
-    let _local = pod.server("local", &["127.0.0.1:8080", "127.0.0.1:15010"]);
-    let mut caller = pod.sidecar_client();
-    for (to, own) in [
-        ("10.77.1.2:8080", pod.ip4()),
-        ("10.77.1.2:15010", pod.ip4()),
-        ("127.0.0.2:8080", [127, 0, 0, 1].into()),
-    ] {
-        for dial in both_families(to) {
-            let connection = caller.connect(dial);
-            assert_eq!(connection.answered_by(), "local");
-            expect_redirected(&mut sidecar, Listener::Inbound, &connection, to, own);
-        }
+    let mut sidecar = scene.sidecar();
+    let _local = scene.local(&[8080, 15010]);
+    let mut caller = scene.mesh.world.pod.sidecar_client();
+    for port in [8080, 15010] {
+        let to = format!("{}:{port}", scene.pod);
+        let connection = caller.connect(scene.dial(&to));
+        assert_eq!(connection.answered_by(), "local");
+        expect_redirected(
+            &mut sidecar,
+            Listener::Inbound,
+            &connection,
+            &to,
+            scene.own(),
+        );
     }
-    // 0.0.0.0 from a socket bound to the pod's address is the pod's address.
-    let connection = caller.connect(Dial::to("0.0.0.0:8080").bind("10.77.1.2:0"));
-    assert_eq!(
-        sidecar.accepted_from(connection.local()).listener,
-        Listener::Inbound
-    );
+    if kind != Kind::V6 {
+        let to = "127.0.0.2:8080";
+        let connection = caller.connect(scene.dial(to));
+        let own = [127, 0, 0, 1].into();
+        expect_redirected(&mut sidecar, Listener::Inbound, &connection, to, own);
+    }
 }
 
-#[test]
-fn outside_to_pod_any_port_lands_on_inbound_listener() {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+#[rstest]
+fn outside_to_pod_any_port_lands_on_inbound_listener(
+    #[values(Backend::Ebpf, Backend::Legacy, Backend::Nft)] backend: Backend,
+    #[values(Kind::V4, Kind::V6)] kind: Kind,
+) {
+    let Some(scene) = Scene::new(backend, kind) else {
         return;
     };
-    let pod = &mesh.world.pod;
-    let mut sidecar = pod.sidecar();
-    let _local = pod.server("local", &["127.0.0.1:8080"]);
-    let mut client = mesh.world.outside.client();
-    let connection = client.connect(
-        Dial::to("10.77.1.2:8080")
-            .bind("203.0.113.7:0")
-            .payload("hi"),
-    );
+    let mut sidecar = scene.sidecar();
+    let _local = scene.local(&[8080]);
+    let mut client = scene.mesh.world.outside.client();
+    let to = format!("{}:8080", scene.pod);
+    let from = format!("{}:0", scene.remote[1]);
+    let connection = client.connect(Dial::to(&to).bind(&from).payload("hi"));
     assert_eq!(connection.answered_by(), "local");
     assert_eq!(connection.echoed.as_deref(), Some("hi"));
-    expect_inbound(&mut sidecar, &connection, "10.77.1.2:8080");
+    expect_inbound(&mut sidecar, &connection, &to);
     // Closed ports and the sidecar's own: it is for the sidecar to answer.
     for port in [1, 9, 15000, 15001, 15003, 65535] {
-        let to = format!("10.77.1.2:{port}");
+        let to = format!("{}:{port}", scene.pod);
         let connection = client.connect(Dial::to(&to).no_greeting());
         expect_inbound(&mut sidecar, &connection, &to);
     }
 }
 
-#[test]
-fn outside_to_excluded_or_reserved_port_passes() {
+#[rstest]
+fn outside_to_excluded_or_reserved_port_passes(
+    #[values(Backend::Ebpf, Backend::Legacy, Backend::Nft)] backend: Backend,
+    #[values(Kind::V4, Kind::V6)] kind: Kind,
+) {
     let lists = Lists {
         excluded_inbound_ports: "9090, 22",
         ..Lists::default()
     };
-    let Some(mesh) = Mesh::attached(&lists) else {
+    let Some(scene) = Scene::with_lists(backend, kind, &lists) else {
         return;
     };
-    let pod = &mesh.world.pod;
-    let mut sidecar = pod.sidecar();
+    let mut sidecar = scene.sidecar();
     let ports = [22, 9090, 15010, 15901, 15902, 15903, 15904];
-    let listen: Vec<_> = ports.iter().map(|port| format!("0.0.0.0:{port}")).collect();
-    let listen: Vec<&str> = listen.iter().map(String::as_str).collect();
-    let _local = pod.server("local", &listen);
-    let mut client = mesh.world.outside.client();
+    let _local = scene.local(&ports);
+    let mut client = scene.mesh.world.outside.client();
     for port in ports {
-        let connection = client.connect(format!("10.77.1.2:{port}").as_str());
+        let connection = client.connect(Dial::to(&format!("{}:{port}", scene.pod)));
         expect_direct(&mut sidecar, &connection, "local");
     }
     // One beside each of them is redirected.
     for port in [21, 23, 9089, 9091, 15009, 15011, 15900, 15905] {
-        let to = format!("10.77.1.2:{port}");
+        let to = format!("{}:{port}", scene.pod);
         let connection = client.connect(Dial::to(&to).no_greeting());
         expect_inbound(&mut sidecar, &connection, &to);
     }
 }
 
-#[test]
-fn udp_passes_in_both_directions() {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+#[rstest]
+fn udp_passes_in_both_directions(
+    #[values(Backend::Ebpf, Backend::Legacy, Backend::Nft)] backend: Backend,
+    #[values(Kind::V4, Kind::V6)] kind: Kind,
+) {
+    let Some(scene) = Scene::new(backend, kind) else {
         return;
     };
-    let pod = &mesh.world.pod;
-    let mut sidecar = pod.sidecar();
-    let _remote = mesh
-        .world
-        .outside
-        .server("remote", &["udp:198.51.100.10:53"]);
-    let _local = pod.server("local", &["udp:0.0.0.0:5353"]);
+    let world = &scene.mesh.world;
+    let mut sidecar = scene.sidecar();
+    let remote = format!("{}:53", scene.remote[0]);
+    let local = format!("{}:5353", scene.pod);
+    let _remote = world.outside.server("remote", &[&format!("udp:{remote}")]);
+    let _local = world.pod.server("local", &[&format!("udp:{local}")]);
     for (client, to) in [
-        (&mut pod.app(), "198.51.100.10:53"),
-        (&mut mesh.world.outside.client(), "10.77.1.2:5353"),
+        (&mut world.pod.app(), &remote),
+        (&mut world.outside.client(), &local),
     ] {
         for connected in [false, true] {
             let udp = Udp {
@@ -264,8 +366,8 @@ fn udp_passes_in_both_directions() {
                 connected,
                 timeout_ms: 5000,
             };
-            let answer = client.ask(&Request::Udp(udp), std::time::Duration::from_secs(10));
-            let osm_tests::answer::Answer::Echo(echo) = answer else {
+            let answer = client.ask(&Request::Udp(udp), Duration::from_secs(10));
+            let Answer::Echo(echo) = answer else {
                 panic!("not an echo: {answer:?}")
             };
             assert_eq!(
@@ -277,39 +379,49 @@ fn udp_passes_in_both_directions() {
     sidecar.expect_no_connection();
 }
 
-#[test]
-fn redirected_without_listener_is_refused_in_every_direction() {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+#[rstest]
+fn redirected_without_listener_is_refused_in_every_direction(
+    #[values(Backend::Ebpf, Backend::Legacy, Backend::Nft)] backend: Backend,
+    #[values(Kind::V4, Kind::Mapped, Kind::V6)] kind: Kind,
+) {
+    let Some(scene) = Scene::new(backend, kind) else {
         return;
     };
-    let pod = &mesh.world.pod;
-    let mut remote = mesh.world.outside.server("remote", &["198.51.100.10:80"]);
-    let mut local = pod.server("local", &["0.0.0.0:8080"]);
-    // Somebody else on the sidecar's port is not the sidecar.
-    let mut squatter = pod.server("squatter", &["0.0.0.0:15001", "0.0.0.0:15003"]);
-    let (mut app, mut caller, mut client) =
-        (pod.app(), pod.sidecar_client(), mesh.world.outside.client());
-    let refused = |app: &mut _, caller: &mut _, client: &mut _| {
-        for dial in both_families("198.51.100.10:80") {
-            expect_refused(app, dial.clone());
-            expect_refused(app, dial.nonblocking());
-        }
-        expect_refused(caller, Dial::to("10.77.1.2:8080"));
-        expect_refused(client, Dial::to("10.77.1.2:8080"));
+    let pod = &scene.mesh.world.pod;
+    let mut remote = scene.remote(&[80]);
+    let mut local = scene.local(&[8080]);
+    let (mut app, mut caller) = (pod.app(), pod.sidecar_client());
+    let mut client = scene.mesh.world.outside.client();
+    let to_remote = format!("{}:80", scene.remote[0]);
+    let to_pod = format!("{}:8080", scene.pod);
+    let mut expect_all_refused = || {
+        expect_refused(&mut app, scene.dial(&to_remote));
+        expect_refused(&mut app, scene.dial(&to_remote).nonblocking());
+        expect_refused(&mut caller, scene.dial(&to_pod));
+        expect_refused(&mut client, Dial::to(&to_pod));
     };
-    refused(&mut app, &mut caller, &mut client);
-    squatter.expect_no_connection();
-    squatter.stop();
-    let mut sidecar = pod.sidecar();
-    expect_outbound(
-        &mut sidecar,
-        &app.connect("198.51.100.10:80"),
-        "198.51.100.10:80",
-        pod.ip4(),
-    );
-    remote.next_accepted();
+    expect_all_refused();
+    let sidecar = scene.sidecar();
     sidecar.stop();
-    refused(&mut app, &mut caller, &mut client);
+    expect_all_refused();
     remote.expect_no_connection();
     local.expect_no_connection();
+}
+
+/// With iptables, whoever listens on the port gets the connections.
+#[test]
+fn listener_on_the_sidecar_s_port_that_is_not_the_sidecar_s_gets_nothing() {
+    let Some(scene) = Scene::new(Backend::Ebpf, Kind::V4) else {
+        return;
+    };
+    let pod = &scene.mesh.world.pod;
+    let mut remote = scene.remote(&[80]);
+    let mut squatter = pod.server("squatter", &["0.0.0.0:15001", "0.0.0.0:15003"]);
+    expect_refused(&mut pod.app(), Dial::to("198.51.100.10:80"));
+    expect_refused(
+        &mut scene.mesh.world.outside.client(),
+        Dial::to("10.77.1.2:8080"),
+    );
+    squatter.expect_no_connection();
+    remote.expect_no_connection();
 }

@@ -4,13 +4,17 @@ use std::{net::IpAddr, path::PathBuf};
 
 use clap::Args;
 
-use super::{State, check_privileges, foreground, policy::PolicyArgs};
+use super::{
+    State, check_privileges, foreground,
+    mode::{self, IptablesArgs, Mode},
+    policy::PolicyArgs,
+};
 use crate::{
-    config::{InterceptionMode, MeshConfig},
     ebpf::Ebpf,
     error::{Error, Result},
-    interceptor::{Enrolled, Interceptor as _},
+    interceptor::{Enrolled, Interceptor},
     pod::{Cgroup, Netns, Pod, cgroup_root},
+    policy::Policy,
 };
 
 /// Returns once interception is in force, and leaves it in force. For a pod that is
@@ -33,10 +37,13 @@ pub struct Attach {
     pod: Option<String>,
     #[command(flatten)]
     policy: PolicyArgs,
+    /// By which means [default: spec.traffic.interceptionMode, or auto]
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
     /// Own address of the pod [default: those its namespace has]
     #[arg(long = "pod-address", value_name = "ADDR")]
     pod_addresses: Vec<IpAddr>,
-    /// Hold interception only while this process lives
+    /// Hold interception only while this process lives; eBPF only
     #[arg(long)]
     foreground: bool,
     /// Root of the cgroup v2 hierarchy [default: from /proc/mounts]
@@ -44,62 +51,120 @@ pub struct Attach {
     cgroup_root: Option<PathBuf>,
     #[command(flatten)]
     state: State,
+    #[command(flatten)]
+    iptables: IptablesArgs,
 }
 
 impl Attach {
-    pub(super) fn run(self) -> Result<()> {
+    pub(super) fn run(mut self) -> Result<()> {
         let mesh = self.policy.mesh()?;
-        refuse_unsupported(&mesh)?;
+        let mode = self.mode.unwrap_or(mesh.interception_mode.into());
         let policy = self.policy.policy(&mesh)?;
         check_privileges()?;
-        let root = self.cgroup_root.map_or_else(cgroup_root, Ok)?;
-        let pod = Pod::new(
-            self.pod,
+        let pod = self.open_pod()?;
+        if self.foreground {
+            return match mode {
+                Mode::Auto | Mode::Ebpf => foreground::hold(&pod, &policy),
+                Mode::Iptables | Mode::None => Err(Error::input(
+                    "--foreground",
+                    format!("the mode is {mode}"),
+                    "only eBPF interception can end with the process: use --mode ebpf",
+                )),
+            };
+        }
+        match mode {
+            Mode::Auto => self.by_whatever_works(&pod, &policy),
+            Mode::Ebpf => self.by_ebpf(&pod, &policy),
+            Mode::Iptables => self.by_iptables(&pod, &policy),
+            Mode::None => self.not_at_all(&pod),
+        }
+    }
+
+    fn open_pod(&mut self) -> Result<Pod> {
+        let root = self.cgroup_root.take().map_or_else(cgroup_root, Ok)?;
+        Pod::new(
+            self.pod.take(),
             Netns::open(&self.netns)?,
             Cgroup::open(&self.cgroup, &root)?,
-            self.pod_addresses,
-        )?;
-        if self.foreground {
-            return foreground::hold(&pod, &policy);
-        }
-        let mut ebpf = Ebpf::open(&self.state.state_dir)?;
-        match ebpf.enrol(&pod, &policy) {
-            Ok(enrolled) => {
-                report(&pod, enrolled);
-                Ok(())
+            std::mem::take(&mut self.pod_addresses),
+        )
+    }
+
+    /// A pod that is intercepted by eBPF stays so: an error is no reason to change the means.
+    fn by_whatever_works(&self, pod: &Pod, policy: &Policy) -> Result<()> {
+        match self.by_ebpf(pod, policy) {
+            Err(error) if error.is_unsupported() && !self.is_by_ebpf(pod) => {
+                eprintln!("osm-agent: warning: {error}; using iptables instead");
+                self.by_iptables(pod, policy)
             }
+            result => result,
+        }
+    }
+
+    fn by_ebpf(&self, pod: &Pod, policy: &Policy) -> Result<()> {
+        let mut ebpf = Ebpf::open(&self.state.state_dir)?;
+        match ebpf.enrol(pod, policy) {
+            Ok(enrolled) => report(pod, "eBPF", enrolled),
             Err(error) => {
                 // The error that is reported is the first one.
                 let _ = ebpf.remove_if_unused();
-                Err(error)
+                return Err(error);
             }
         }
+        // Only now: there is no moment without interception.
+        mode::remove_rules(&self.iptables.tools(), &pod.netns).map(drop)
+    }
+
+    fn by_iptables(&self, pod: &Pod, policy: &Policy) -> Result<()> {
+        let enrolled = self.iptables.tools().enrol(pod, policy)?;
+        report(pod, "iptables", enrolled);
+        // Only now: there is no moment without interception.
+        mode::withdraw_from_ebpf(&self.state.state_dir, &pod.netns).map(drop)
+    }
+
+    fn not_at_all(&self, pod: &Pod) -> Result<()> {
+        let was_ebpf = mode::withdraw_from_ebpf(&self.state.state_dir, &pod.netns)?;
+        let was_iptables = mode::remove_rules(&self.iptables.tools(), &pod.netns)?;
+        let change = if was_ebpf || was_iptables {
+            "no longer intercepted"
+        } else {
+            "not intercepted"
+        };
+        println!("{}: {change}: the mode is none", pod.name);
+        Ok(())
+    }
+
+    fn is_by_ebpf(&self, pod: &Pod) -> bool {
+        Ebpf::open_existing(&self.state.state_dir)
+            .and_then(|ebpf| ebpf.map_or(Ok(false), |ebpf| ebpf.inspect(&pod.netns)))
+            // What can't be read may well be in force.
+            .unwrap_or(self.state.state_dir.exists())
     }
 }
 
 /// Says on standard output what is in force now.
-pub(super) fn report(pod: &Pod, enrolled: Enrolled) {
+pub(super) fn report(pod: &Pod, means: &str, enrolled: Enrolled) {
     let name = &pod.name;
     match enrolled {
-        Enrolled::New { listeners: 0 } => println!(
-            "{name}: intercepted; the sidecar does not listen yet, connections are refused until it does"
+        Enrolled::New { listeners: None } => println!("{name}: intercepted by {means}"),
+        Enrolled::New { listeners: Some(0) } => println!(
+            "{name}: intercepted by {means}; the sidecar does not listen yet, connections are \
+             refused until it does"
         ),
-        Enrolled::New { listeners } => {
-            println!("{name}: intercepted; {listeners} of the sidecar's listeners found");
+        Enrolled::New {
+            listeners: Some(listeners),
+        } => {
+            println!("{name}: intercepted by {means}; {listeners} of the sidecar's listeners found")
         }
         Enrolled::Changed => println!("{name}: lists changed, for new connections"),
-        Enrolled::Unchanged => println!("{name}: intercepted, with these lists already"),
-    }
-}
-
-/// What is asked for but not there is an error, never left out in silence.
-fn refuse_unsupported(mesh: &MeshConfig) -> Result<()> {
-    match mesh.interception_mode {
-        InterceptionMode::Auto | InterceptionMode::Ebpf => Ok(()),
-        InterceptionMode::Iptables | InterceptionMode::None => Err(Error::input(
-            "spec.traffic.interceptionMode",
-            "asks for something other than eBPF, which is all there is yet",
-            "take it out",
-        )),
+        Enrolled::Repaired(what) => {
+            println!("{name}: repaired what somebody had changed");
+            for fault in what {
+                println!("  {fault}");
+            }
+        }
+        Enrolled::Unchanged => {
+            println!("{name}: intercepted by {means}, with these lists already");
+        }
     }
 }

@@ -1,18 +1,21 @@
 //! `osm-agent detach`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{State, check_privileges};
+use super::{
+    State, check_privileges,
+    mode::{self, IptablesArgs},
+};
 use crate::{
     ebpf::Ebpf,
     error::{Error, Result},
-    interceptor::Interceptor as _,
     pod::Netns,
 };
 
-/// Removes the pod's links, pins and map entries; with the last pod, maps and programs too.
+/// Removes the pod's links, pins and map entries, or its iptables rules; with the last pod, maps
+/// and programs too.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:
   osm-agent detach --pod default/web-0")]
@@ -21,15 +24,17 @@ pub struct Detach {
     which: Which,
     #[command(flatten)]
     state: State,
+    #[command(flatten)]
+    iptables: IptablesArgs,
 }
 
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 struct Which {
-    /// What the pod was called
+    /// What the pod was called; eBPF only
     #[arg(long, value_name = "NAME")]
     pod: Option<String>,
-    /// The pod's network namespace
+    /// The pod's network namespace: eBPF and iptables
     #[arg(long, value_name = "PATH")]
     netns: Option<PathBuf>,
 }
@@ -37,31 +42,47 @@ struct Which {
 impl Detach {
     pub(super) fn run(self) -> Result<()> {
         check_privileges()?;
-        let netns = self.which.netns.as_deref().map(Netns::open).transpose()?;
-        let what = match (&self.which.pod, &netns) {
-            (Some(name), _) => format!("--pod {name}"),
-            (None, Some(netns)) => format!("--netns {}", netns.path().display()),
-            (None, None) => String::new(),
-        };
-        let not_attached = || {
+        match (&self.which.pod, &self.which.netns) {
+            (Some(name), _) => self.by_name(name),
+            (None, Some(path)) => self.by_netns(path),
+            (None, None) => unreachable!("clap asks for one of them"),
+        }
+    }
+
+    fn by_name(&self, name: &str) -> Result<()> {
+        let unknown = || {
             Error::input(
-                &what,
+                format!("--pod {name}"),
                 format!(
                     "no such pod is attached in {}",
                     self.state.state_dir.display()
                 ),
-                "check the name and --state-dir",
+                "check the name and --state-dir, or give --netns; iptables knows no names",
             )
         };
-        let mut ebpf = Ebpf::open_existing(&self.state.state_dir)?.ok_or_else(not_attached)?;
-        let found = ebpf.inspect()?.into_iter().find(|pod| {
-            Some(&pod.name) == self.which.pod.as_ref()
-                || Some(pod.netns_cookie) == netns.as_ref().map(Netns::cookie)
-        });
-        let pod = found.ok_or_else(not_attached)?;
-        ebpf.withdraw(pod.netns_cookie)?;
+        let mut ebpf = Ebpf::open_existing(&self.state.state_dir)?.ok_or_else(unknown)?;
+        let cookie = ebpf.cookie_of(name)?.ok_or_else(unknown)?;
+        ebpf.withdraw_by_cookie(cookie)?;
         ebpf.remove_if_unused()?;
-        println!("{}: no longer intercepted", pod.name);
+        println!("{name}: no longer intercepted");
+        Ok(())
+    }
+
+    fn by_netns(&self, path: &Path) -> Result<()> {
+        let netns = Netns::open(path)?;
+        let was_ebpf = mode::withdraw_from_ebpf(&self.state.state_dir, &netns)?;
+        let was_iptables = mode::remove_rules(&self.iptables.tools(), &netns)?;
+        if !was_ebpf && !was_iptables {
+            return Err(Error::input(
+                format!("--netns {}", path.display()),
+                format!(
+                    "no such pod is attached in {}, and it holds no rules of ours",
+                    self.state.state_dir.display()
+                ),
+                "check the path and --state-dir",
+            ));
+        }
+        println!("{}: no longer intercepted", path.display());
         Ok(())
     }
 }

@@ -59,13 +59,13 @@ pub fn hold(pod: &Pod, policy: &Policy) -> Result<()> {
             }
         });
     }
-    report(pod, ebpf.enrol(pod, policy)?);
+    report(pod, "eBPF", ebpf.enrol(pod, policy)?);
     thread::spawn(move || {
         let _ = signals.wait();
         let _ = send.send(Event::End);
     });
     let ended = until_the_end(&mut ebpf, pod, policy, &receive);
-    ebpf.withdraw(pod.netns.cookie())?;
+    ebpf.withdraw(&pod.netns)?;
     ebpf.remove_if_unused()?;
     println!("{}: no longer intercepted", pod.name);
     ended

@@ -3,6 +3,8 @@
 mod attach;
 mod detach;
 mod foreground;
+mod iptables;
+mod mode;
 mod policy;
 
 use std::path::PathBuf;
@@ -31,6 +33,8 @@ enum Command {
     Attach(attach::Attach),
     /// Let go of a pod; its established connections live on
     Detach(detach::Detach),
+    /// Write, print or remove the iptables rules of the fallback
+    Iptables(iptables::IptablesCommand),
 }
 
 impl Cli {
@@ -42,6 +46,7 @@ impl Cli {
         match self.command {
             Command::Attach(attach) => attach.run(),
             Command::Detach(detach) => detach.run(),
+            Command::Iptables(iptables) => iptables.run(),
         }
     }
 }

@@ -30,8 +30,8 @@ impl Ebpf {
             .iter()
             .filter_map(|name| network.interfaces.get(name).copied())
             .collect();
-        self.write_interfaces(pod.netns.cookie(), id, &excluded)?;
-        self.write_routes(pod.netns.cookie(), id, &network, &excluded)
+        self.write_interfaces(pod.netns.cookie()?, id, &excluded)?;
+        self.write_routes(pod.netns.cookie()?, id, &network, &excluded)
     }
 
     /// Reads the interfaces and routes of a pod anew, under the policy it goes by.
@@ -40,7 +40,7 @@ impl Ebpf {
     /// As for [`Self::stage_interfaces`].
     pub fn refresh_interfaces(&mut self, pod: &Pod, policy: &Policy) -> Result<()> {
         let in_force = self.policies_by_pod()?;
-        match in_force.get(&pod.netns.cookie()) {
+        match in_force.get(&pod.netns.cookie()?) {
             Some(id) => self.stage_interfaces(pod, policy, *id),
             None => Ok(()),
         }

@@ -85,7 +85,7 @@ pub fn attach(
     find_listeners: impl FnOnce() -> Result<usize>,
 ) -> Result<usize> {
     refuse_second_interceptor(pod)?;
-    let cookie = pod.netns.cookie();
+    let cookie = pod.netns.cookie()?;
     let staged = state.staged_pod(cookie);
     fs::create_dir(&staged).tried(|| format!("create {}", staged.display()))?;
     let attached = (|| {
@@ -154,7 +154,7 @@ fn attach_to_cgroup(state: &StateDir, pod: &Pod, hook: &Hook, staged: &Path) -> 
 }
 
 fn attach_to_netns(state: &StateDir, pod: &Pod, staged: &Path) -> Result<()> {
-    let mut object = instance::load_for_netns(state, pod.netns.cookie())?;
+    let mut object = instance::load_for_netns(state, pod.netns.cookie()?)?;
     let tried = || "load the BPF program inbound_lookup";
     let program: &mut SkLookup = object
         .program_mut("inbound_lookup")

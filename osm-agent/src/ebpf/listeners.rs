@@ -31,6 +31,7 @@ use crate::{
 /// Where the pod's processes can't be inspected. One that ends meanwhile is no error.
 pub fn find(pod: &Pod, listeners: &mut SockHash<MapData, ListenerKey>) -> Result<usize> {
     let netns = pod.netns.inode()?;
+    let cookie = pod.netns.cookie()?;
     let mut seen = HashSet::new();
     let processes = pod
         .cgroup
@@ -42,7 +43,7 @@ pub fn find(pod: &Pod, listeners: &mut SockHash<MapData, ListenerKey>) -> Result
             .unwrap_or_default()
         {
             if seen.insert(found.inode) {
-                keep(pod, &found, listeners)
+                keep(cookie, &found, listeners)
                     .tried(|| format!("keep the listener {} of process {pid}", found.address))?;
             }
         }
@@ -125,7 +126,7 @@ const fn direction(address: SocketAddr) -> Option<Direction> {
 }
 
 fn keep(
-    pod: &Pod,
+    netns_cookie: u64,
     found: &Found,
     listeners: &mut SockHash<MapData, ListenerKey>,
 ) -> Result<(), MapError> {
@@ -139,7 +140,7 @@ fn keep(
         Family::V6
     };
     for slot in 0..LISTENER_SLOTS {
-        let key = ListenerKey::new(pod.netns.cookie(), direction, family, slot);
+        let key = ListenerKey::new(netns_cookie, direction, family, slot);
         match listeners.insert(key, found.socket.as_raw_fd(), BPF_NOEXIST) {
             Err(MapError::SyscallError(error))
                 if error.io_error.raw_os_error() == Some(libc::EEXIST) => {}

@@ -3,10 +3,10 @@
 
 mod instance;
 mod interfaces;
-mod links;
+pub(crate) mod links;
 mod listeners;
 mod maps;
-mod objects;
+pub(crate) mod objects;
 mod pods;
 mod policies;
 mod state;
@@ -17,8 +17,8 @@ use aya::maps::MapError;
 
 use crate::{
     error::Result,
-    interceptor::{Enrolled, Intercepted, Interceptor},
-    pod::Pod,
+    interceptor::{Enrolled, Interceptor},
+    pod::{Netns, Pod},
     policy::Policy,
 };
 use maps::Maps;
@@ -72,12 +72,21 @@ impl Ebpf {
         Ok(Some(ebpf))
     }
 
+    /// Lets go of a pod whose network namespace may be gone.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn withdraw_by_cookie(&mut self, netns_cookie: u64) -> Result<()> {
+        self.withdraw_pod(netns_cookie)?;
+        self.collect_policies()
+    }
+
     /// Removes maps and programs, once no pod needs them.
     ///
     /// # Errors
     /// Where the directory can't be removed.
     pub fn remove_if_unused(self) -> Result<()> {
-        if self.inspect()?.is_empty() {
+        if self.pods()?.is_empty() {
             drop(self.maps);
             self.state.remove()?;
         }
@@ -96,7 +105,7 @@ impl Interceptor for Ebpf {
         let word = self.ensure_policy(policy)?;
         let enrolled = self
             .stage_interfaces(pod, policy, word.id())
-            .and_then(|()| match self.pod_by_cookie(pod.netns.cookie())? {
+            .and_then(|()| match self.pod_by_cookie(pod.netns.cookie()?)? {
                 Some(entry) => self.change(pod, &entry, word),
                 None => self.enrol_new(pod, word),
             });
@@ -107,14 +116,28 @@ impl Interceptor for Ebpf {
         Ok(enrolled)
     }
 
-    fn withdraw(&mut self, netns_cookie: u64) -> Result<()> {
-        self.withdraw_pod(netns_cookie)?;
-        self.collect_policies()
+    fn withdraw(&mut self, netns: &Netns) -> Result<bool> {
+        let cookie = netns.cookie()?;
+        let is_there = self.inspect(netns)?;
+        if is_there {
+            self.withdraw_by_cookie(cookie)?;
+        }
+        Ok(is_there)
     }
 
-    fn inspect(&self) -> Result<Vec<Intercepted>> {
-        self.intercepted()
+    fn inspect(&self, netns: &Netns) -> Result<bool> {
+        let cookie = netns.cookie()?;
+        Ok(self.pods()?.iter().any(|pod| pod.netns_cookie == cookie))
     }
+}
+
+/// A pod that is intercepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intercepted {
+    /// What people call it.
+    pub name: String,
+    /// Its network namespace.
+    pub netns_cookie: u64,
 }
 
 /// A missing entry is an answer, not an error.

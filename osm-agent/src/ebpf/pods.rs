@@ -8,10 +8,10 @@ use osm_ebpf_common::{
     maps::{Counters, LocalKey, MAX_PODS, PodEntry, PodRecord, PolicyWord},
 };
 
-use super::{Ebpf, found, links, listeners};
+use super::{Ebpf, Intercepted, found, links, listeners};
 use crate::{
     error::{Error, Result, Tried as _},
-    interceptor::{Enrolled, Intercepted},
+    interceptor::Enrolled,
     pod::Pod,
 };
 
@@ -21,7 +21,7 @@ impl Ebpf {
     /// # Errors
     /// Where the map can't be read.
     pub fn cookie_of(&self, name: &str) -> Result<Option<u64>> {
-        let pods = self.intercepted()?;
+        let pods = self.pods()?;
         Ok(pods
             .iter()
             .find(|pod| pod.name == name)
@@ -32,7 +32,11 @@ impl Ebpf {
         found(self.maps.pods.get(&netns_cookie, 0)).tried(|| "read the map PODS")
     }
 
-    pub(super) fn intercepted(&self) -> Result<Vec<Intercepted>> {
+    /// The pods that are intercepted.
+    ///
+    /// # Errors
+    /// Where the map can't be read.
+    pub fn pods(&self) -> Result<Vec<Intercepted>> {
         self.maps
             .pod_records
             .iter()
@@ -81,10 +85,12 @@ impl Ebpf {
             links::attach(&self.state, pod, || listeners::find(pod, listeners))
         });
         match attached {
-            Ok(listeners) => Ok(Enrolled::New { listeners }),
+            Ok(listeners) => Ok(Enrolled::New {
+                listeners: Some(listeners),
+            }),
             Err(error) => {
                 // The error that is reported is the first one; `recover_pods` tries again.
-                let _ = self.undescribe(pod.netns.cookie());
+                let _ = self.undescribe(pod.netns.cookie()?);
                 Err(error)
             }
         }
@@ -118,7 +124,7 @@ impl Ebpf {
     }
 
     fn describe(&mut self, pod: &Pod, word: PolicyWord) -> Result<()> {
-        let cookie = pod.netns.cookie();
+        let cookie = pod.netns.cookie()?;
         let slot = self.free_slot()?;
         self.zero_counters(slot)?;
         self.set_policy(slot, word)?;
@@ -183,7 +189,7 @@ impl Ebpf {
         let record = self
             .maps
             .pod_records
-            .get(&pod.netns.cookie(), 0)
+            .get(&pod.netns.cookie()?, 0)
             .tried(|| "read the map POD_RECORDS")?;
         if record.name() != pod.name {
             return Err(Error::input(

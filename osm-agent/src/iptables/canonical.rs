@@ -63,9 +63,11 @@ impl Switch<'_> {
 }
 
 fn parse_range(text: &str) -> Option<IpNet> {
-    text.parse()
-        .ok()
-        .or_else(|| text.parse().ok().map(|address: std::net::IpAddr| address.into()))
+    text.parse().ok().or_else(|| {
+        text.parse()
+            .ok()
+            .map(|address: std::net::IpAddr| address.into())
+    })
 }
 
 fn options(rule: &str) -> Vec<Switch<'_>> {

@@ -23,6 +23,7 @@ mod apply;
 mod backend;
 mod canonical;
 mod failure;
+mod interceptor;
 mod rules;
 mod run;
 mod save;

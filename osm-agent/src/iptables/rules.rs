@@ -1,6 +1,6 @@
 //! The documented rule set for a policy. Pure.
 
-use std::net::IpAddr;
+use std::{fmt::Write as _, net::IpAddr};
 
 use osm_ebpf_common::{
     DIRECT_INBOUND_PORTS, INBOUND_PORT, OUTBOUND_PORT, SIDECAR_UID,
@@ -162,8 +162,12 @@ pub(super) fn digest<S: AsRef<str>>(rules: &[S]) -> String {
         hash.update(canonical::canonical(rule.as_ref()));
         hash.update(b"\n");
     }
-    let bytes = hash.finalize();
-    bytes.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    let mut digest = String::new();
+    for byte in hash.finalize().iter().take(6) {
+        // Writing to a string does not fail.
+        let _ = write!(digest, "{byte:02x}");
+    }
+    digest
 }
 
 /// The jump into a chain, from where `HOOKS` says.
@@ -196,7 +200,11 @@ fn output(policy: &Policy, family: Family, addresses: &[IpAddr]) -> Vec<String> 
         ));
     }
     rules.extend([
-        rule(&format!("! -d {localhost} -o lo {sidecar}"), "sidecar to its pod", IN_REDIRECT),
+        rule(
+            &format!("! -d {localhost} -o lo {sidecar}"),
+            "sidecar to its pod",
+            IN_REDIRECT,
+        ),
         rule(
             &format!("-o lo -m owner ! --uid-owner {SIDECAR_UID}"),
             "inside the pod",
@@ -210,11 +218,23 @@ fn output(policy: &Policy, family: Family, addresses: &[IpAddr]) -> Vec<String> 
     }
     // Longest matches are made for a list in order: nothing included lies in a range that is
     // excluded, so all exclusions may come first.
-    rules.extend(ranges(policy, family, RangeEntry::EXCLUDED, "excluded range", "RETURN"));
+    rules.extend(ranges(
+        policy,
+        family,
+        RangeEntry::EXCLUDED,
+        "excluded range",
+        "RETURN",
+    ));
     let ports: Vec<u16> = policy.excluded_ports(Direction::Outbound).collect();
     rules.extend(return_ports(&ports, "excluded outbound ports"));
     if has(policy, PolicyWord::INCLUSION) {
-        rules.extend(ranges(policy, family, RangeEntry::INCLUDED, "included range", REDIRECT));
+        rules.extend(ranges(
+            policy,
+            family,
+            RangeEntry::INCLUDED,
+            "included range",
+            REDIRECT,
+        ));
         rules.push(rule("", "outside of the included ranges", "RETURN"));
     } else {
         rules.push(rule("", "all other outbound", REDIRECT));

@@ -80,19 +80,24 @@ impl Saved {
     /// Whether exactly these rules are there, in their order; counters do not count.
     #[must_use]
     pub fn equals(&self, wanted: &Rules) -> bool {
-        self.has_right_jumps() && wanted.chains().all(|(chain, rules)| {
-            let now = self.chains.get(chain).map_or(&[][..], Vec::as_slice);
-            self.chains.contains_key(chain)
-                && now.iter().map(|rule| canonical(rule)).eq(rules.iter().map(|rule| canonical(rule)))
-        })
+        self.has_right_jumps()
+            && wanted.chains().all(|(chain, rules)| {
+                let now = self.chains.get(chain).map_or(&[][..], Vec::as_slice);
+                self.chains.contains_key(chain)
+                    && now
+                        .iter()
+                        .map(|rule| canonical(rule))
+                        .eq(rules.iter().map(|rule| canonical(rule)))
+            })
     }
 
-    /// Whether all chains are there, each hook leads into its chain once, and nothing else does.
+    /// Whether each hook leads into its chain once, and nothing else leads into ours.
     #[must_use]
     pub fn has_right_jumps(&self) -> bool {
         self.jumps.len() == HOOKS.len()
-            && CHAINS.iter().all(|chain| self.chains.contains_key(*chain))
-            && HOOKS.iter().all(|(from, to)| self.jumps.iter().any(|it| it.is_right(from, to)))
+            && HOOKS
+                .iter()
+                .all(|(from, to)| self.jumps.iter().any(|it| it.is_right(from, to)))
     }
 
     /// What somebody else did to rules of ours, in words; empty where they are as some agent
@@ -100,7 +105,10 @@ impl Saved {
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
-        for chain in CHAINS.iter().filter(|chain| !self.chains.contains_key(**chain)) {
+        for chain in CHAINS
+            .iter()
+            .filter(|chain| !self.chains.contains_key(**chain))
+        {
             faults.push(format!("the chain {chain} was gone"));
         }
         for (from, to) in HOOKS {
@@ -129,7 +137,10 @@ impl Saved {
             return None;
         }
         let noted = rules(REDIRECT).concat();
-        let changed = chains.iter().zip(&digests).filter(|(_, digest)| !noted.contains(*digest));
+        let changed = chains
+            .iter()
+            .zip(&digests)
+            .filter(|(_, digest)| !noted.contains(*digest));
         let mut names: Vec<&str> = changed.map(|(chain, _)| *chain).collect();
         if names.is_empty() || names.len() == chains.len() {
             names = vec![REDIRECT];
@@ -160,7 +171,11 @@ impl Saved {
         let (chain, rule) = rule.split_once(' ').unwrap_or((rule, ""));
         let to = target(rule).filter(|to| is_ours(to));
         match (is_ours(chain), to) {
-            (true, _) => self.chains.entry(chain.to_owned()).or_default().push(rule.to_owned()),
+            (true, _) => self
+                .chains
+                .entry(chain.to_owned())
+                .or_default()
+                .push(rule.to_owned()),
             (false, Some(to)) => self.jumps.push(Jump {
                 from: chain.to_owned(),
                 to,

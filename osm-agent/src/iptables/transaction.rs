@@ -24,7 +24,7 @@ pub fn transaction(family: Family, now: &Saved, wanted: Option<&Rules>) -> Optio
     for chain in CHAINS {
         text.declare(chain);
     }
-    let keep = now.has_right_jumps_only();
+    let keep = now.has_right_jumps();
     if !keep {
         text.delete_jumps(now);
     }

@@ -8,12 +8,25 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use osm_tests::{Actor, Agent, Client, Connection, Dial, Listener, Outcome, World, canonical};
+use osm_tests::{
+    Actor, Agent, Client, Connection, Dial, Listener, Need, Outcome, World, agent::Attach,
+    canonical, missing,
+};
+
+/// By which means the pod is intercepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    Ebpf,
+    Legacy,
+    Nft,
+}
 
 /// A pod, its outside, and an agent.
 pub struct Mesh {
     pub agent: Agent,
     pub world: World,
+    pub backend: Backend,
+    flags: Vec<[String; 2]>,
 }
 
 /// The four lists, as annotations of the pod.
@@ -26,18 +39,50 @@ pub struct Lists<'a> {
 }
 
 impl Mesh {
-    /// None where the test has to be skipped.
+    /// By eBPF; none where the test has to be skipped.
     pub fn new() -> Option<Self> {
+        Self::by(Backend::Ebpf)
+    }
+
+    /// None where the test has to be skipped.
+    pub fn by(backend: Backend) -> Option<Self> {
+        let tool = match backend {
+            Backend::Ebpf => None,
+            Backend::Legacy => Some("iptables-legacy-restore"),
+            Backend::Nft => Some("iptables-nft-restore"),
+        };
+        if tool.is_some_and(|tool| missing(&[Need::Program(tool)])) {
+            return None;
+        }
+        let modes: &[[&str; 2]] = match backend {
+            Backend::Ebpf => &[["--mode", "ebpf"]],
+            Backend::Legacy => &[["--mode", "iptables"], ["--iptables-backend", "legacy"]],
+            Backend::Nft => &[["--mode", "iptables"], ["--iptables-backend", "nft"]],
+        };
         Some(Self {
             world: World::new()?,
             agent: Agent::new()?,
+            backend,
+            flags: modes.iter().map(|flag| flag.map(String::from)).collect(),
         })
+    }
+
+    /// The same, with one more flag for every `attach`.
+    pub fn with_flag(mut self, flag: &str, value: &str) -> Self {
+        self.flags.push([flag.into(), value.into()]);
+        self
+    }
+
+    /// Attached by eBPF, with these lists.
+    #[track_caller]
+    pub fn attached(lists: &Lists<'_>) -> Option<Self> {
+        Self::attached_by(Backend::Ebpf, lists)
     }
 
     /// Attached, with these lists.
     #[track_caller]
-    pub fn attached(lists: &Lists<'_>) -> Option<Self> {
-        let mesh = Self::new()?;
+    pub fn attached_by(backend: Backend, lists: &Lists<'_>) -> Option<Self> {
+        let mesh = Self::by(backend)?;
         let _ = mesh.attach(lists).succeeded();
         Some(mesh)
     }
@@ -45,7 +90,7 @@ impl Mesh {
     /// `osm-agent attach` for the pod, with these lists.
     #[track_caller]
     pub fn attach(&self, lists: &Lists<'_>) -> Outcome {
-        let mut attach = self.agent.attach(&self.world.pod);
+        let mut attach = self.attach_without_lists();
         for (key, value) in [
             ("outbound-ip-range-exclusion-list", lists.excluded_ranges),
             ("outbound-ip-range-inclusion-list", lists.included_ranges),
@@ -59,10 +104,24 @@ impl Mesh {
         attach.run()
     }
 
+    /// `osm-agent attach` for the pod, to be gone on with.
+    pub fn attach_without_lists(&self) -> Attach<'_> {
+        self.flags.iter().fold(
+            self.agent.attach(&self.world.pod),
+            |attach, [flag, value]| attach.option(flag, value),
+        )
+    }
+
     /// `osm-agent detach` for the pod.
     #[track_caller]
     pub fn detach(&self) -> Outcome {
-        self.agent.detach(&self.world.pod)
+        if self.backend == Backend::Ebpf {
+            return self.agent.detach(&self.world.pod);
+        }
+        let netns = self.world.pod.netns.path().display().to_string();
+        let state = self.agent.state().path().display().to_string();
+        self.agent
+            .run(&["detach", "--netns", &netns, "--state-dir", &state])
     }
 }
 
@@ -100,10 +159,12 @@ pub fn expect_redirected(
     };
     assert_eq!(accepted.listener, listener);
     assert_eq!(accepted.original_destination(), address(dialled));
-    assert_eq!(
-        canonical(accepted.local),
-        SocketAddr::from(([127, 0, 0, 1], port))
-    );
+    let localhost: IpAddr = if own.is_ipv4() {
+        [127, 0, 0, 1].into()
+    } else {
+        std::net::Ipv6Addr::LOCALHOST.into()
+    };
+    assert_eq!(canonical(accepted.local), SocketAddr::new(localhost, port));
     assert_eq!(canonical(accepted.peer), canonical(connection.local()));
     assert_eq!(accepted.peer_from_accept, accepted.peer);
 }
@@ -115,7 +176,8 @@ pub fn expect_inbound(sidecar: &mut Actor, connection: &Connection, dialled: &st
     let accepted = sidecar.accepted_from(connection.local());
     assert_eq!(accepted.listener, Listener::Inbound);
     assert_eq!(accepted.original_destination(), address(dialled));
-    assert_eq!(canonical(accepted.local), address(dialled));
+    // Behind iptables the port is the listener's, behind eBPF the one that was dialled.
+    assert_eq!(canonical(accepted.local).ip(), address(dialled).ip());
     assert_eq!(
         canonical(accepted.peer),
         connection.local(),

@@ -1,0 +1,94 @@
+//! Runs a program, with input and within a time. No shell is involved.
+
+use std::{
+    ffi::OsStr,
+    io::{self, Read, Write as _},
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How a program ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) status: ExitStatus,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
+}
+
+/// How often a program is asked whether it has ended: at first, and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
+
+/// How long its last words are waited for once it has ended: a grandchild may hold the pipe.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Runs a program in the network namespace of the calling thread, to its end.
+///
+/// # Errors
+/// Where it can't be started, or did not end in time; it is killed then.
+pub(super) fn run(
+    program: &Path,
+    args: &[&str],
+    environment: Option<(&str, &OsStr)>,
+    input: String,
+    limit: Duration,
+) -> io::Result<Ended> {
+    let mut child = Command::new(program)
+        .args(args)
+        .envs(environment)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that ends early does not read it all, and says why on its own.
+        thread::spawn(move || stdin.write_all(input.as_bytes()));
+    }
+    let stdout = collect(child.stdout.take());
+    let stderr = collect(child.stderr.take());
+    let status = wait(&mut child, limit)?;
+    let text = |pipe: Receiver<Vec<u8>>| {
+        let bytes = pipe.recv_timeout(LAST_WORDS).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    Ok(Ended {
+        status,
+        stdout: text(stdout),
+        stderr: text(stderr),
+    })
+}
+
+fn wait(child: &mut Child, limit: Duration) -> io::Result<ExitStatus> {
+    let deadline = Instant::now() + limit;
+    let (mut pause, longest) = PAUSES;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if Instant::now() > deadline {
+            child.kill()?;
+            child.wait()?;
+            let seconds = limit.as_secs();
+            let problem = format!("it did not end within {seconds} s and was killed");
+            return Err(io::Error::new(io::ErrorKind::TimedOut, problem));
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(longest);
+    }
+}
+
+/// Reads a pipe to its end; sends all of it at once.
+fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            // What was read before an error is worth showing.
+            let _ = pipe.read_to_end(&mut bytes);
+        }
+        sender.send(bytes)
+    });
+    receiver
+}

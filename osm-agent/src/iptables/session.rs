@@ -1,0 +1,201 @@
+//! Reading and writing the rules of the namespace that the calling thread is in.
+
+use std::{ffi::OsStr, io, path::Path, time::Duration};
+
+use nix::{
+    fcntl::{OFlag, open},
+    sys::stat::Mode,
+};
+
+use super::{
+    Backend,
+    failure::Failure,
+    rules::Family,
+    run::run,
+    save::{Saved, Unreadable},
+    target::proc_net,
+    tools::{Tool, Tools},
+};
+use crate::error::{Error, Result, Tried as _};
+
+/// How long a program may take besides waiting for the lock. Fifty thousand rules take three
+/// seconds.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// Where iptables-legacy keeps its lock unless told otherwise.
+const LOCK: &str = "/run/xtables.lock";
+const LOCK_VARIABLE: &str = "XTABLES_LOCKFILE";
+/// What serves as the lock where that file can't be had: to be opened and locked with
+/// flock(2) is all that is asked of it. It is the program's own namespace, so that whoever
+/// does the same there waits for each other.
+const NAMESPACE: &str = "/proc/self/ns/net";
+
+const NET_ADMIN: (u32, &str) = (12, "CAP_NET_ADMIN");
+const NET_RAW: (u32, &str) = (13, "CAP_NET_RAW");
+
+/// What is needed to work in a namespace.
+pub(super) struct Session<'a> {
+    pub(super) tools: &'a Tools,
+    lock_wait: Duration,
+    has_lock_file: bool,
+    /// What the namespace is called in errors.
+    pub(super) where_: &'a str,
+}
+
+impl<'a> Session<'a> {
+    /// Begins, in the namespace that the calling thread is in.
+    ///
+    /// # Errors
+    /// Without the privilege that both backends need.
+    pub(super) fn open(tools: &'a Tools, lock_wait: Duration, where_: &'a str) -> Result<Self> {
+        require_capability(NET_ADMIN, where_, "")?;
+        let file = open(
+            LOCK,
+            OFlag::O_CREAT | OFlag::O_CLOEXEC,
+            Mode::from_bits_truncate(0o600),
+        );
+        Ok(Self {
+            tools,
+            lock_wait,
+            has_lock_file: file.is_ok() || std::env::var_os(LOCK_VARIABLE).is_some(),
+            where_,
+        })
+    }
+
+    /// What a backend holds; none where its tool is not installed.
+    ///
+    /// # Errors
+    /// Where that can't be known.
+    pub(super) fn read(&self, backend: Backend, family: Family) -> Result<Option<Saved>> {
+        let Some(tool) = self.tools.get(backend, family) else {
+            return Ok(None);
+        };
+        if backend == Backend::Legacy {
+            // Asking iptables-legacy would make the table.
+            if !has_legacy_table(family) {
+                return Ok(Some(Saved::default()));
+            }
+            require_capability(NET_RAW, self.where_, ", which iptables-legacy needs")?;
+        }
+        self.save(tool).map(Some)
+    }
+
+    fn save(&self, tool: &Tool) -> Result<Saved> {
+        let program = &tool.save;
+        let tried = || {
+            format!(
+                "read the rules of {} with {}",
+                self.where_,
+                program.display()
+            )
+        };
+        let ended = run(program, &["-t", "nat"], None, String::new(), LIMIT).tried(tried)?;
+        if !ended.status.success() {
+            // A kernel without nf_tables holds no rules there, and writing will say the same.
+            if ended.stderr.contains("Failed to initialize nft") {
+                return Ok(Saved::default());
+            }
+            return Err(Failure::new(tried(), &ended, "").error);
+        }
+        // What it can't show it says as a comment, in which stream depends on its version.
+        let comments = ended.stderr.lines().filter(|line| line.starts_with('#'));
+        let text: Vec<&str> = comments.chain(ended.stdout.lines()).collect();
+        Saved::parse(&text.join("\n")).map_err(|error| {
+            let advice = match error {
+                Unreadable::Native => {
+                    "; take them into a table of another name (see nft list table nat), or use \
+                     --iptables-backend legacy"
+                }
+                Unreadable::Truncated | Unreadable::Odd(_) => "",
+            };
+            Error::System {
+                tried: tried(),
+                source: error.into(),
+                advice: advice.into(),
+            }
+        })
+    }
+
+    /// Feeds a backend one transaction.
+    ///
+    /// # Errors
+    /// Where it fails; nothing of it is in force then.
+    pub(super) fn write(
+        &self,
+        backend: Backend,
+        family: Family,
+        text: &str,
+    ) -> Result<(), Failure> {
+        let program = &self.tools.require(backend, family)?.restore;
+        if backend == Backend::Legacy {
+            require_capability(NET_RAW, self.where_, ", which iptables-legacy needs")?;
+        }
+        let wait = self.lock_wait.as_secs().max(1);
+        let variable = (LOCK_VARIABLE, OsStr::new(NAMESPACE));
+        let environment = (!self.has_lock_file).then_some(variable);
+        let tried = || {
+            format!(
+                "write the rules of {} with {}",
+                self.where_,
+                program.display()
+            )
+        };
+        let args = ["--noflush", "-w", &wait.to_string()];
+        let limit = LIMIT + self.lock_wait;
+        let ended = run(program, &args, environment, text.to_owned(), limit).tried(tried)?;
+        if ended.status.success() {
+            Ok(())
+        } else {
+            Err(Failure::new(tried(), &ended, text))
+        }
+    }
+
+    /// Whether the kernel takes a rule of all the kinds that ours are of, and why not. The
+    /// chain is gone with the same transaction.
+    pub(super) fn probe(&self, backend: Backend) -> Result<(), Failure> {
+        const PROBE: &str = "*nat\n:PROXY_PROBE - [0:0]\n\
+            -A PROXY_PROBE -o lo -p tcp -m multiport --dports 1 -m owner --uid-owner 1500 \
+            -m comment --comment \"osm-agent: probe\" -j REDIRECT --to-ports 1\n\
+            -F PROXY_PROBE\n-X PROXY_PROBE\nCOMMIT\n";
+        self.write(backend, Family::V4, PROBE)
+    }
+}
+
+/// Whether a family can be had at all: it has tools, and the kernel knows it.
+pub(super) fn is_there(family: Family) -> bool {
+    family == Family::V4 || Path::new("/proc/thread-self/net/if_inet6").exists()
+}
+
+fn has_legacy_table(family: Family) -> bool {
+    let name = match family {
+        Family::V4 => "ip_tables_names",
+        Family::V6 => "ip6_tables_names",
+    };
+    match proc_net(name) {
+        Ok(tables) => tables.lines().any(|table| table == "nat"),
+        // Without the file the kernel has no iptables-legacy, as yet.
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
+fn require_capability((bit, name): (u32, &str), where_: &str, why: &str) -> Result<()> {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        // Without /proc it is left to the kernel to refuse.
+        .unwrap_or(u64::MAX);
+    if effective & (1 << bit) != 0 {
+        return Ok(());
+    }
+    let short = name.trim_start_matches("CAP_");
+    Err(Error::System {
+        tried: format!("change the iptables rules of {where_}"),
+        source: format!("this process lacks {name}{why}").into(),
+        advice: format!(
+            "; add {short} to securityContext.capabilities.add of the container, and run it as \
+             root (runAsUser: 0)"
+        ),
+    })
+}

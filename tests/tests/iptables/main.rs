@@ -1,0 +1,10 @@
+//! The iptables fallback on the real kernel, with both tools: what is left in the tables.
+//!
+//! Where connections land is the business of the behaviour tests.
+
+mod load;
+#[path = "../mesh/mod.rs"]
+mod mesh;
+mod rules;
+mod scene;
+mod trouble;
