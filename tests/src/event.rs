@@ -124,4 +124,7 @@ pub struct Greeting {
     pub local: SocketAddr,
     /// The other end, as the server sees it.
     pub peer: SocketAddr,
+    /// `SO_ORIGINAL_DST`, where the kernel knows one.
+    #[serde(default)]
+    pub original: Option<SocketAddr>,
 }

@@ -3,6 +3,7 @@
 mod build;
 mod cargo;
 mod check;
+mod conformance;
 mod demo;
 mod envoy;
 mod privilege;
@@ -39,6 +40,8 @@ enum Verb {
     Check,
     /// Run all tests; those on the kernel need root.
     Test(test::Args),
+    /// Hold both datapaths and the decision function against each other; needs root.
+    Conformance(conformance::Args),
     /// Show interception at work, between namespaces made for it; needs root.
     Demo(demo::Args),
 }
@@ -60,6 +63,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Build(args) => build::run(&workspace, args),
         Verb::Check => check::run(&workspace),
         Verb::Test(args) => test::run(&workspace, args),
+        Verb::Conformance(args) => conformance::run(&workspace, args),
         Verb::Demo(args) => demo::run(&workspace, args),
     }
 }

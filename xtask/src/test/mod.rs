@@ -16,7 +16,7 @@ use crate::workspace::Workspace;
 use tally::Tally;
 
 /// What running the tests takes, beside building them.
-const NEEDS: [Need; 4] = [Need::Unshare, Need::Iproute, Need::Iptables, Need::Bpftool];
+pub const NEEDS: [Need; 4] = [Need::Unshare, Need::Iproute, Need::Iptables, Need::Bpftool];
 
 /// The directory of the package whose tests run on the kernel.
 const KERNEL_TESTS: &str = "tests";
@@ -49,12 +49,12 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     setup::ensure(workspace, &[&build::NEEDS[..], &NEEDS].concat())?;
     privilege::verify(workspace)?;
     let agent = build::named(&build::binaries(workspace)?, AGENT)?;
-    let mut programs = test_programs(workspace, "Building xtask's tests", &["-p", "xtask"])?;
-    programs.extend(test_programs(workspace, "Building the tests", &PACKAGES)?);
+    let mut all = programs(workspace, "Building xtask's tests", &["-p", "xtask"])?;
+    all.extend(programs(workspace, "Building the tests", &PACKAGES)?);
 
     let mut session = Session::new(Box::new(io::stdout()));
     let kernel = workspace.root().join(KERNEL_TESTS);
-    let (on_kernel, plain): (Vec<_>, Vec<_>) = programs
+    let (on_kernel, plain): (Vec<_>, Vec<_>) = all
         .into_iter()
         .partition(|program| program.package == kernel);
     for program in &plain {
@@ -72,7 +72,11 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
 }
 
 /// Builds the test programs of the selected packages.
-fn test_programs(workspace: &Workspace, what: &str, packages: &[&str]) -> Result<Vec<Executable>> {
+///
+/// # Errors
+///
+/// When the build fails.
+pub fn programs(workspace: &Workspace, what: &str, packages: &[&str]) -> Result<Vec<Executable>> {
     let mut command = workspace.cargo();
     command
         .args(["test", "--no-run", cargo::MESSAGES])

@@ -64,6 +64,7 @@ async fn greet_and_echo(mut arrival: Arrival, args: Arc<Args>) {
         role: accepted.role.clone(),
         local: accepted.local,
         peer: accepted.peer,
+        original: accepted.original_destination.as_ref().ok().copied(),
     };
     if !args.quiet {
         print(&Event::Accepted(accepted));
