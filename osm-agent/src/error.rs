@@ -31,6 +31,15 @@ pub enum Error {
         advice: String,
     },
 
+    /// All was done, and still connections do not go where they have to.
+    #[error("redirection does not work: {problem}; {advice}")]
+    NotInForce {
+        /// What was seen.
+        problem: String,
+        /// What to do.
+        advice: String,
+    },
+
     /// What another agent left is not what this one understands.
     #[error("{}: {problem}; {advice}", path.display())]
     State {
@@ -47,12 +56,14 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// The exit status: 2 for usage and configuration, 1 for the rest.
+    /// The exit status: 2 for usage and configuration, 126 where redirection was tried and does
+    /// not work, 1 for the rest.
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Input { .. } => 2,
             Self::System { .. } | Self::State { .. } => 1,
+            Self::NotInForce { .. } => 126,
         }
     }
 

@@ -7,13 +7,17 @@
 //! * [`cli`]: the commands.
 #![deny(unsafe_code)]
 
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod ebpf;
 pub mod error;
+pub mod init;
 pub mod interceptor;
 pub mod iptables;
 mod netlink;
 pub mod pod;
 pub mod policy;
+pub mod protocol;
+pub mod selfcheck;
 mod sys;

@@ -229,32 +229,32 @@ impl Netns {
             .ino())
     }
 
-    /// Its addresses on interfaces that are up, loopback and link-local ones left out.
     fn addresses(&self) -> Result<Vec<IpAddr>> {
-        inside(&self.file, || {
-            let mut found: Vec<IpAddr> = Vec::new();
-            for interface in getifaddrs()? {
-                let Some(address) = interface.address else {
-                    continue;
-                };
-                let ip: IpAddr = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
-                    (Some(v4), _) => v4.ip().into(),
-                    (_, Some(v6)) => v6.ip().into(),
-                    _ => continue,
-                };
-                let link_local = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
-                if interface.flags.contains(InterfaceFlags::IFF_UP)
-                    && !ip.is_loopback()
-                    && !link_local
-                    && !found.contains(&ip)
-                {
-                    found.push(ip);
-                }
-            }
-            Ok(found)
-        })
-        .tried(|| format!("read the addresses of {}", self.path.display()))
+        inside(&self.file, own_addresses)
+            .tried(|| format!("read the addresses of {}", self.path.display()))
     }
+}
+
+/// The addresses of the calling thread's network namespace, on interfaces that are up,
+/// loopback and link-local ones left out.
+pub(crate) fn own_addresses() -> io::Result<Vec<IpAddr>> {
+    let interfaces = getifaddrs()?;
+    let up = interfaces.filter(|it| it.flags.contains(InterfaceFlags::IFF_UP));
+    let addresses = up.filter_map(|it| {
+        let address = it.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
+    });
+    let is_own = |ip: &IpAddr| {
+        !ip.is_loopback() && !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local())
+    };
+    let mut found: Vec<IpAddr> = Vec::new();
+    for address in addresses.filter(is_own) {
+        if !found.contains(&address) {
+            found.push(address);
+        }
+    }
+    Ok(found)
 }
 
 /// Runs something in a network namespace, on a thread that ends with it.

@@ -22,6 +22,17 @@ impl Address {
     /// `::`.
     pub const UNSPECIFIED_V6: Self = Self([0; 4]);
 
+    /// 127.0.0.1 or `::1`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn localhost(v4: bool) -> Self {
+        if v4 {
+            Self::LOCALHOST_V4
+        } else {
+            Self::LOCALHOST_V6
+        }
+    }
+
     /// An IPv4 address from its four bytes.
     #[must_use]
     pub const fn from_v4_octets(octets: [u8; 4]) -> Self {
@@ -106,15 +117,24 @@ impl Address {
         first_octet(self.0[0]) == 0xff
     }
 
-    /// The loopback address in 127.64.0.0/10 that `random` chooses.
+    /// The loopback address in 127.64.0.0/10 that stands for a destination.
     ///
     /// Redirected connections are spread over that block, so that one source port can
-    /// lead to many destinations at once. The block holds neither 127.0.0.0/16, which
-    /// people use, nor 127.255.255.255, which is a broadcast address.
+    /// lead to many destinations at once. Equal destinations have the same address: the
+    /// kernel goes on keeping their connections' ports apart, as it would without us. The
+    /// block holds neither 127.0.0.0/16, which people use, nor 127.255.255.255, which is a
+    /// broadcast address.
     #[inline(always)]
     #[must_use]
-    pub const fn spread_loopback(random: u32) -> Self {
-        Self::from_v4_word(u32::from_be(0x7f40_0000 | (random & 0x003f_ffff)))
+    pub const fn spread_loopback(&self, port: u16) -> Self {
+        // Multiplicative hashing: every input bit reaches the upper bits, which are taken.
+        const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+        let [a, b, c, d] = self.0;
+        let high = ((a as u64) << 32 | b as u64).wrapping_mul(ODD);
+        let low = ((c as u64) << 32 | d as u64) ^ (high >> 29) ^ ((port as u64) << 32);
+        let hash = (low.wrapping_mul(ODD) ^ (low >> 31)).wrapping_mul(ODD);
+        let bits = (hash >> 42) as u32;
+        Self::from_v4_word(u32::from_be(0x7f40_0000 | bits))
     }
 
     /// Whether this is one of the addresses that [`Self::spread_loopback`] chooses.

@@ -55,6 +55,8 @@ reasons! {
     RefuseNoInboundListener = "refuse-no-inbound-listener",
     /// To be redirected, but the kernel had no memory to remember where to.
     RefuseNoMemory = "refuse-no-memory",
+    /// To be redirected, but too many of the pod's handshakes are on their way already.
+    RefuseTooManyHandshakes = "refuse-too-many-handshakes",
     /// The sidecar accepted a redirected connection whose destination was not remembered.
     LostDestination = "lost-destination",
 }

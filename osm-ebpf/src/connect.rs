@@ -8,8 +8,9 @@ use osm_ebpf_common::{
 };
 
 use crate::{
+    handshake,
     kernel::{self, Socket, SocketAddress},
-    listeners::{self, Target},
+    listeners,
     pod::Pod,
 };
 
@@ -32,7 +33,7 @@ pub fn connect(ctx: SocketAddress, family: Family) -> Outcome {
     let (Some(pod), Some(socket)) = (Pod::find(ctx.netns_cookie()), ctx.socket()) else {
         return Outcome::Proceed;
     };
-    let dialled = OriginalDestination::new(ctx.address(family), ctx.port());
+    let dialled = OriginalDestination::new(ctx.address(family), ctx.port(), pod.entry.slot());
     let verdict = decision::outbound(
         &pod,
         &Outbound {
@@ -65,23 +66,19 @@ fn redirect(
     direction: Direction,
     reason: Reason,
 ) -> Outcome {
-    let v4 = dialled.address().is_v4();
-    let Some(target) = listeners::target(pod.entry.netns_cookie(), direction, v4) else {
-        pod.count(match direction {
-            Direction::Outbound => Reason::RefuseNoOutboundListener,
-            Direction::Inbound => Reason::RefuseNoInboundListener,
-        });
-        socket.forget();
-        send_to(ctx, family, &Target::nobody(v4));
-        return Outcome::Proceed;
-    };
+    if handshake::are_too_many(pod.entry.slot()) {
+        pod.count(Reason::RefuseTooManyHandshakes);
+        return Outcome::Refuse;
+    }
     if socket.remember(dialled).is_err() {
         pod.count(Reason::RefuseNoMemory);
         return Outcome::Refuse;
     }
     pod.count(reason);
     come_from_the_pod(ctx, family, pod, socket, &dialled.address());
-    send_to(ctx, family, &target);
+    // Which socket gets it, if any, is decided when the SYN arrives there: `inbound`.
+    ctx.set_address(family, listeners::target(&dialled));
+    ctx.set_port(listeners::port_of(direction));
     Outcome::Proceed
 }
 
@@ -107,16 +104,10 @@ fn to_pod_address(
     pod.count(reason);
     let (bound, port) = socket.bound();
     if port == 0 && bound.is_unspecified() {
-        ctx.bind(family, Target::nobody(v4).address);
+        ctx.bind(family, Address::localhost(v4));
     }
     ctx.set_address(family, address);
     Outcome::Proceed
-}
-
-#[inline(always)]
-fn send_to(ctx: SocketAddress, family: Family, target: &Target) {
-    ctx.set_address(family, target.address);
-    ctx.set_port(target.port);
 }
 
 /// Binds the socket to the address it would have used, so that the sidecar sees the app's

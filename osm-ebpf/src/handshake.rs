@@ -5,14 +5,14 @@
 //! handshake that never ends leaves its note until the app's socket closes.
 
 use osm_ebpf_common::{
-    maps::{HandshakeKey, OriginalDestination},
+    maps::{HandshakeKey, MAX_HANDSHAKES_PER_POD, OriginalDestination},
     reason::Reason,
 };
 
 use crate::{
-    kernel::{Operation, Socket},
+    kernel::{self, Operation, Socket},
     listeners::direction_of,
-    maps::HANDSHAKES,
+    maps::{HANDSHAKES, HANDSHAKES_OF_POD},
     pod::Pod,
 };
 
@@ -20,6 +20,7 @@ use crate::{
 const REPORT_STATE: u32 = 1 << 2;
 /// `BPF_TCP_ESTABLISHED`.
 const ESTABLISHED: u32 = 1;
+const BPF_NOEXIST: u64 = 1;
 /// `BPF_TCP_CLOSE`.
 const CLOSED: u32 = 7;
 
@@ -39,14 +40,16 @@ pub fn connecting(operation: Operation) {
     // A note that does not fit is missed by `established`, and the sidecar then knows no
     // destination: refused, never sent elsewhere.
     if HANDSHAKES
-        .insert(key_at_app(operation), dialled, 0)
+        .insert(key_at_app(operation), dialled, BPF_NOEXIST)
         .is_err()
     {
         return;
     }
+    count(dialled.slot(), 1);
     let events = operation.reported_events();
-    if events & REPORT_STATE == 0 {
-        memory.set(dialled.watched());
+    let for_us = events & REPORT_STATE == 0;
+    memory.set(dialled.noted(for_us));
+    if for_us {
         operation.report_events(events | REPORT_STATE);
     }
 }
@@ -58,9 +61,6 @@ pub fn established(operation: Operation) {
         return;
     }
     let local = operation.local_address();
-    if !local.is_loopback() {
-        return;
-    }
     let cookie = operation.netns_cookie();
     let key = HandshakeKey::new(
         cookie,
@@ -93,11 +93,11 @@ pub fn state_changed(operation: Operation) {
     if state == ESTABLISHED || direction_of(operation.remote_port()).is_none() {
         return;
     }
-    let watched = operation
-        .socket()
-        .and_then(Socket::memory)
-        .is_some_and(|memory| memory.get().is_watched());
-    if !watched {
+    let Some(memory) = operation.socket().and_then(Socket::memory) else {
+        return;
+    };
+    let dialled = memory.get();
+    if !dialled.is_noted() {
         return;
     }
     let key = key_at_app(operation);
@@ -106,9 +106,36 @@ pub fn state_changed(operation: Operation) {
         return;
     }
     if waits {
-        let _ = HANDSHAKES.remove(key);
+        remove(&key, &dialled);
     }
-    operation.report_events(operation.reported_events() & !REPORT_STATE);
+    if dialled.reports_for_us() {
+        operation.report_events(operation.reported_events() & !REPORT_STATE);
+    }
+}
+
+/// Whether as many handshakes of a pod are on their way as may be.
+#[inline(always)]
+#[must_use]
+pub fn are_too_many(slot: u32) -> bool {
+    // SAFETY: an element of an array stays; the number may be a little old.
+    HANDSHAKES_OF_POD
+        .get_ptr(slot)
+        .is_none_or(|number| unsafe { number.read_volatile() } >= MAX_HANDSHAKES_PER_POD)
+}
+
+#[inline(always)]
+fn remove(key: &HandshakeKey, noted: &OriginalDestination) {
+    if HANDSHAKES.remove(key).is_ok() {
+        count(noted.slot(), u64::MAX);
+    }
+}
+
+/// Adds to the number of a pod's handshakes; `u64::MAX` takes one away.
+#[inline(always)]
+fn count(slot: u32, change: u64) {
+    if let Some(number) = HANDSHAKES_OF_POD.get_ptr_mut(slot) {
+        kernel::atomic_add(number, change);
+    }
 }
 
 #[inline(always)]
@@ -117,7 +144,7 @@ fn take(key: &HandshakeKey) -> Option<OriginalDestination> {
     // SAFETY: an element stays readable until the program ends. Its memory is given to no
     // other key before it is removed, which only this connection does.
     let noted = unsafe { noted.read() };
-    let _ = HANDSHAKES.remove(key);
+    remove(key, &noted);
     Some(noted)
 }
 

@@ -1,7 +1,7 @@
 //! Connections that reach the pod: which listener gets them.
 
 use osm_ebpf_common::{
-    decision::{self, Inbound, Verdict},
+    decision::{self, Direction, Inbound, Verdict},
     reason::Reason,
 };
 
@@ -29,8 +29,10 @@ pub fn lookup(ctx: Lookup, netns_cookie: u64) -> Outcome {
         port: ctx.local_port(),
         interface: ctx.interface(),
     };
-    // The decision says the same; every redirected connection of the pod itself comes by
-    // here, and needs no look-up.
+    if let Some(direction) = redirected_here(&connection) {
+        return to_sidecar(ctx, netns_cookie, direction);
+    }
+    // The decision says the same, but what the pod says to itself needs no look-up.
     if connection.is_local() {
         return Outcome::Proceed;
     }
@@ -46,14 +48,46 @@ pub fn lookup(ctx: Lookup, netns_cookie: u64) -> Outcome {
             Outcome::Proceed
         }
         Verdict::ToPodAddress(_) => Outcome::Refuse,
-        Verdict::Redirect(_, reason) => {
-            if listeners::assign(ctx, netns_cookie) {
+        Verdict::Redirect(direction, reason) => {
+            if listeners::assign(ctx, netns_cookie, direction) {
                 pod.count(reason);
                 Outcome::Proceed
             } else {
-                pod.count(Reason::RefuseNoInboundListener);
-                Outcome::Refuse
+                refuse(&pod, direction)
             }
         }
     }
+}
+
+/// The listener that a connection was sent to by [`crate::connect`]. Nobody else has a reason
+/// to dial these addresses. At `::1` somebody may have: the sidecar is the only one that
+/// listens on its ports all the same.
+#[inline(always)]
+fn redirected_here(connection: &Inbound) -> Option<Direction> {
+    let destination = connection.destination;
+    if !destination.is_spread() && (destination.is_v4() || !destination.is_localhost()) {
+        return None;
+    }
+    listeners::direction_of(connection.port)
+}
+
+/// A listener that is not the sidecar's never gets what is meant for it.
+#[inline(always)]
+fn to_sidecar(ctx: Lookup, netns_cookie: u64, direction: Direction) -> Outcome {
+    if listeners::assign(ctx, netns_cookie, direction) {
+        return Outcome::Proceed;
+    }
+    match Pod::find(netns_cookie) {
+        Some(pod) => refuse(&pod, direction),
+        None => Outcome::Refuse,
+    }
+}
+
+#[inline(always)]
+fn refuse(pod: &Pod, direction: Direction) -> Outcome {
+    pod.count(match direction {
+        Direction::Outbound => Reason::RefuseNoOutboundListener,
+        Direction::Inbound => Reason::RefuseNoInboundListener,
+    });
+    Outcome::Refuse
 }

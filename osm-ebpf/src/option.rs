@@ -3,7 +3,7 @@
 use osm_ebpf_common::address::Address;
 
 use crate::{
-    kernel::{self, SocketOption},
+    kernel::{self, Socket, SocketOption},
     pod::Pod,
 };
 
@@ -16,12 +16,28 @@ const AF_INET6: u16 = 10;
 /// The smallest page. What a program sees of a longer buffer is cut off.
 const PAGE: i32 = 4096;
 
+/// What the kernel is to do with the call.
+#[derive(Clone, Copy)]
+pub enum Outcome {
+    /// Return what is in the context, or what the kernel itself has.
+    Proceed,
+    /// Fail with `EPERM`.
+    Refuse,
+}
+
 /// Answers the one option that is ours; all others come from the kernel unharmed.
 #[inline(always)]
-pub fn get(ctx: SocketOption) {
+#[must_use]
+pub fn get(ctx: SocketOption) -> Outcome {
     let answered = match ctx.level_and_name() {
-        (SOL_IP, SO_ORIGINAL_DST) => answer(ctx, true),
-        (SOL_IPV6, SO_ORIGINAL_DST) => answer(ctx, false),
+        (SOL_IP, SO_ORIGINAL_DST) => match answer(ctx, true) {
+            Answer::Lost => return Outcome::Refuse,
+            answer => matches!(answer, Answer::Given),
+        },
+        (SOL_IPV6, SO_ORIGINAL_DST) => match answer(ctx, false) {
+            Answer::Lost => return Outcome::Refuse,
+            answer => matches!(answer, Answer::Given),
+        },
         _ => false,
     };
     // The kernel fails the call with EFAULT if the length is still longer than what it
@@ -29,41 +45,53 @@ pub fn get(ctx: SocketOption) {
     if !answered && ctx.length() > PAGE {
         ctx.leave_to_kernel();
     }
+    Outcome::Proceed
+}
+
+enum Answer {
+    Given,
+    /// The kernel may have one.
+    None,
+    /// There was one, and it is lost. The kernel's, from conntrack, would be wrong.
+    Lost,
 }
 
 /// Answers by the address's family, not by the socket's: sidecars ask `SOL_IP` on an IPv6
 /// socket that took an IPv4 connection.
 #[inline(always)]
-fn answer(ctx: SocketOption, v4: bool) -> bool {
-    let Some((address, port)) = original_destination(ctx) else {
-        return false;
+fn answer(ctx: SocketOption, v4: bool) -> Answer {
+    let Some(socket) = ctx.socket().filter(|socket| socket.is_tcp()) else {
+        return Answer::None;
+    };
+    let (address, port) = match socket.remembered() {
+        Some(dialled) => (dialled.address(), dialled.port()),
+        None if socket.local().0.is_spread() => return Answer::Lost,
+        None => match own_destination(ctx, socket) {
+            Some(own) => own,
+            None => return Answer::None,
+        },
     };
     if address.is_v4() != v4 {
-        return false;
+        return Answer::None;
     }
     let [a, b, c, d] = address.words();
-    if v4 {
+    let given = if v4 {
         // struct sockaddr_in: family and port, address, padding.
         ctx.answer([family_and_port(AF_INET, port), d, 0, 0])
     } else {
         // struct sockaddr_in6: family and port, flow information, address, scope.
         ctx.answer([family_and_port(AF_INET6, port), 0, a, b, c, d, 0])
-    }
+    };
+    if given { Answer::Given } else { Answer::None }
 }
 
-/// What was remembered. Otherwise the sidecar's connection came from outside or was not
-/// redirected, and its own address is what the client dialled.
+/// A connection of the sidecar that was not redirected inside the pod: it came from outside,
+/// or directly, and its own address is what the client dialled.
 #[inline(always)]
-fn original_destination(ctx: SocketOption) -> Option<(Address, u16)> {
-    let socket = ctx.socket()?;
-    if let Some(dialled) = socket.remembered() {
-        return Some((dialled.address(), dialled.port()));
-    }
+fn own_destination(ctx: SocketOption, socket: Socket) -> Option<(Address, u16)> {
     let pod = Pod::find(ctx.netns_cookie())?;
-    let (address, port) = socket.local();
     let asked_by_sidecar = kernel::current_uid() == pod.entry.sidecar_uid();
-    // A redirected connection has lost what it carried: no answer is better than a wrong one.
-    (asked_by_sidecar && socket.is_connected() && !address.is_spread()).then_some((address, port))
+    (asked_by_sidecar && socket.is_connected()).then(|| socket.local())
 }
 
 #[inline(always)]

@@ -108,7 +108,7 @@ impl decision::Pod for Pod {
         } else {
             None
         };
-        RangeEntry::rule(found, self.policy)
+        RangeEntry::rule(found, self.policy, destination)
     }
 
     #[inline(always)]

@@ -19,10 +19,13 @@ use seccompiler::{
 };
 
 const REMOTE: &str = "198.51.100.10:80";
+const PORTS: &str = "openservicemesh.io/outbound-port-exclusion-list=81";
 
 fn attach_args(mesh: &Mesh, pod: &Pod) -> Vec<String> {
     [
         "attach",
+        "--mode",
+        "ebpf",
         "--pod",
         pod.name(),
         "--netns",
@@ -38,6 +41,10 @@ fn attach_args(mesh: &Mesh, pod: &Pod) -> Vec<String> {
 
 /// Runs the agent where the kernel answers one command of bpf(2) with an error.
 fn attach_where_bpf_fails(mesh: &Mesh, command: u64, errno: i32) -> Output {
+    run_where_bpf_fails(&attach_args(mesh, &mesh.world.pod), command, errno)
+}
+
+fn run_where_bpf_fails(args: &[String], command: u64, errno: i32) -> Output {
     let condition = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, command)
         .expect("a condition on the first argument");
     let rule = SeccompRule::new(vec![condition]).expect("a rule of one condition");
@@ -50,7 +57,6 @@ fn attach_where_bpf_fails(mesh: &Mesh, command: u64, errno: i32) -> Output {
     let program: seccompiler::BpfProgram = filter
         .and_then(TryInto::try_into)
         .expect("a filter that compiles");
-    let args = attach_args(mesh, &mesh.world.pod);
     // The filter stays on the thread and on the process that it starts.
     let output = thread::scope(|scope| {
         scope
@@ -109,6 +115,37 @@ fn kernel_that_refuses_a_step_leaves_nothing_attached() {
     let mut sidecar = pod.sidecar();
     let _remote = mesh.world.outside.server("remote", &[REMOTE]);
     expect_direct(&mut sidecar, &pod.app().connect(REMOTE), "remote");
+}
+
+/// By default, what the kernel refuses to eBPF is done with iptables, and said.
+#[test]
+fn kernel_without_bpf_is_left_to_iptables_unless_ebpf_is_in_force() {
+    const PROG_LOAD: u64 = 5;
+    const OBJ_PIN: u64 = 6;
+    let Some(mesh) = Mesh::new() else {
+        return;
+    };
+    let pod = &mesh.world.pod;
+    let mut sidecar = pod.sidecar();
+    let _remote = mesh.world.outside.server("remote", &[REMOTE]);
+    let auto = |args: Vec<String>| [&args[..1], &args[3..]].concat();
+    let args = auto(attach_args(&mesh, pod));
+    let output = run_where_bpf_fails(&args, PROG_LOAD, libc::EINVAL);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("using iptables instead"), "{stderr}");
+    let connection = pod.app().connect(REMOTE);
+    expect_outbound(&mut sidecar, &connection, REMOTE, pod.ip4());
+    assert!(mesh.agent.state().pins().is_empty());
+    // With eBPF in force, an error is an error: the means do not change under the pod.
+    let _ = mesh.attach(&Lists::default()).succeeded();
+    let pins = mesh.agent.state().pins();
+    assert!(!pins.is_empty());
+    let more = [&args[..], &["--annotation".into(), PORTS.into()]].concat();
+    let output = run_where_bpf_fails(&more, OBJ_PIN, libc::EPERM);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!stderr.contains("iptables"), "{stderr}");
+    assert_eq!(mesh.agent.state().pins(), pins);
 }
 
 #[test]
@@ -230,7 +267,7 @@ fn one_pod_s_namespace_with_another_s_cgroup_is_refused() {
     let second = mesh.world.add_pod();
     let _process = second.app();
     let mut args = attach_args(&mesh, &mesh.world.pod);
-    args[6] = second.cgroup.path().display().to_string();
+    args[8] = second.cgroup.path().display().to_string();
     let outcome = mesh.agent.run(&args);
     assert_eq!(outcome.status.code(), Some(2), "{outcome}");
     assert!(

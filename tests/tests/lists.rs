@@ -39,7 +39,7 @@ fn nested_ranges_exclusion_beats_inclusion_at_every_depth(
     let Some(mesh) = Mesh::by(backend) else {
         return;
     };
-    let cases: [(Lists<'_>, &[(&str, Lands)]); 7] = [
+    let cases: [(Lists<'_>, &[(&str, Lands)]); 9] = [
         (
             Lists {
                 excluded_ranges: "0.0.0.0/0",
@@ -91,6 +91,22 @@ fn nested_ranges_exclusion_beats_inclusion_at_every_depth(
                 ..Lists::default()
             },
             &[("198.51.100.10:80", Outbound), ("203.0.113.7:80", Outbound)],
+        ),
+        (
+            // And inclusions of IPv6 alone leave IPv4 without any.
+            Lists {
+                included_ranges: "fd00::/8",
+                ..Lists::default()
+            },
+            &[("198.51.100.10:80", Outbound), ("203.0.113.7:80", Outbound)],
+        ),
+        (
+            Lists {
+                included_ranges: "::/0",
+                excluded_ranges: "198.51.100.10/32",
+                ..Lists::default()
+            },
+            &[("198.51.100.10:80", Direct), ("203.0.113.7:80", Outbound)],
         ),
         (
             Lists {

@@ -4,8 +4,9 @@ mod mesh;
 
 use std::time::{Duration, Instant};
 
-use mesh::{Mesh, expect_direct, expect_inbound, expect_outbound, expect_refused};
+use mesh::{Backend, Lists, Mesh, expect_direct, expect_inbound, expect_outbound, expect_refused};
 use osm_tests::{Accepted, Actor, Connection, Dial, Listener, Need, canonical, missing};
+use rstest::rstest;
 
 const BOTH: [&str; 4] = ["--outbound", "[::]:15001", "--inbound", "[::]:15003"];
 
@@ -144,6 +145,44 @@ fn dual_stack_without_an_ipv6_listener_refuses_ipv6_only() {
     );
     let connection = app.connect("198.51.100.10:80");
     expect_outbound(&mut sidecar, &connection, "198.51.100.10:80", pod.ip4());
+}
+
+#[rstest]
+fn inclusions_limit_their_own_family_only(
+    #[values(Backend::Ebpf, Backend::Legacy, Backend::Nft)] backend: Backend,
+) {
+    if missing(&[Need::Ipv6]) {
+        return;
+    }
+    let Some(mesh) = Mesh::by(backend) else {
+        return;
+    };
+    let mesh = mesh.with_flag("--ip-families", "dual");
+    let pod = &mesh.world.pod;
+    let mut sidecar = pod.sidecar_with(&BOTH);
+    let v4 = ["198.51.100.10:80", "203.0.113.7:80"];
+    let v6 = ["[2001:db8::10]:80", "[2001:db8::11]:80"];
+    let _remote = mesh.world.outside.server("remote", &[v4, v6].concat());
+    let mut app = pod.app();
+    for (included_ranges, redirected, direct) in [
+        ("203.0.113.0/24", [v4[1], v6[0], v6[1]], Some(v4[0])),
+        ("2001:db8::11/128", [v6[1], v4[0], v4[1]], Some(v6[0])),
+        // Across the block in which IPv4 may be written.
+        ("0.0.0.0/0,::/0", [v4[0], v6[0], v6[1]], None),
+    ] {
+        let lists = Lists {
+            included_ranges,
+            ..Lists::default()
+        };
+        let _ = mesh.attach(&lists).succeeded();
+        for to in redirected {
+            let own = [pod.ip4(), pod.ip6()][usize::from(mesh::address(to).is_ipv6())];
+            expect_outbound(&mut sidecar, &app.connect(to), to, own);
+        }
+        if let Some(direct) = direct {
+            expect_direct(&mut sidecar, &app.connect(direct), "remote");
+        }
+    }
 }
 
 #[test]

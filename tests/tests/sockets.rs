@@ -135,26 +135,31 @@ fn one_source_port_leads_to_two_destinations_at_once() {
 }
 
 #[test]
-fn more_connections_than_ports_to_one_destination_are_open_at_once() {
+fn every_destination_has_all_source_ports_to_itself() {
     let Some(mesh) = Mesh::attached(&Lists::default()) else {
         return;
     };
     let pod = &mesh.world.pod;
     pod.netns
         .sysctl("net/ipv4/ip_local_port_range", "40000 40099");
-    // What the sidecar forwards needs ports of its own: it has nothing to do here.
     let _sidecar = pod.sidecar();
-    let _remote = mesh.world.outside.server("remote", &[REMOTE]);
-    let mut app = pod.app();
-    let ids: Vec<_> = (0..400)
-        .map(|_| {
-            let connection = app.connect(Dial::to(REMOTE).no_greeting());
-            assert_eq!(connection.error, None);
-            assert!((40000..=40099).contains(&connection.local().port()));
-            connection.id
-        })
+    let to: Vec<_> = (9000..9004)
+        .map(|port| format!("203.0.113.7:{port}"))
         .collect();
-    assert_eq!(ids.len(), 400);
+    let to: Vec<&str> = to.iter().map(String::as_str).collect();
+    let _remote = mesh.world.outside.server("remote", &to);
+    let mut app = pod.app();
+    let mut pairs = std::collections::HashSet::new();
+    for to in to {
+        for _ in 0..90 {
+            let connection = app.connect(to);
+            assert_eq!(connection.answered_by(), "remote");
+            // As without us, no two connections of the pod have the same addresses and ports.
+            let is_new = pairs.insert((connection.local(), to));
+            assert!(is_new, "{connection:?}");
+        }
+    }
+    assert_eq!(pairs.len(), 360);
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! The commands.
 
 mod attach;
+mod check;
 mod detach;
 mod foreground;
+mod init;
 mod iptables;
 mod mode;
 mod policy;
@@ -35,6 +37,10 @@ enum Command {
     Detach(detach::Detach),
     /// Write, print or remove the iptables rules of the fallback
     Iptables(iptables::IptablesCommand),
+    /// What this kernel can do, and which mode `auto` takes
+    Check(check::Check),
+    /// In a pod's init container: have the pod intercepted, and prove it
+    Init(init::InitCommand),
 }
 
 impl Cli {
@@ -47,6 +53,8 @@ impl Cli {
             Command::Attach(attach) => attach.run(),
             Command::Detach(detach) => detach.run(),
             Command::Iptables(iptables) => iptables.run(),
+            Command::Check(check) => check.run(),
+            Command::Init(init) => init.run(),
         }
     }
 }

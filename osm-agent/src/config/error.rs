@@ -72,7 +72,7 @@ pub enum Error {
 }
 
 /// A text from outside as a message may show it: quoted, on one line, and not endless.
-pub(super) fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     const SHOWN: usize = 60;
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{:?}…", &text[..end]),

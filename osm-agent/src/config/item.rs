@@ -13,7 +13,7 @@ const INTERFACE: &str = "the name of a network interface: 1 to 15 bytes, neither
 const V4_MAPPED_LENGTH: u8 = 96;
 
 /// A range with its host bits cleared. One that lies in `::ffff:0:0/96` is the IPv4 range.
-pub(super) fn range(text: &str) -> Result<IpNet, String> {
+pub(crate) fn range(text: &str) -> Result<IpNet, String> {
     let Some((address, length)) = text.split_once('/') else {
         return Err(match text.parse::<IpAddr>() {
             Ok(IpAddr::V4(_)) => format!("address/length; for this one address write {text}/32"),
@@ -36,7 +36,7 @@ pub(super) fn range(text: &str) -> Result<IpNet, String> {
 }
 
 /// A port that stands in a text.
-pub(super) fn port(text: &str) -> Result<u16, String> {
+pub(crate) fn port(text: &str) -> Result<u16, String> {
     decimal(text)
         .and_then(|port| u16::try_from(port).ok())
         .filter(|port| *port != 0)
@@ -58,7 +58,7 @@ pub(super) fn port_expected() -> String {
 
 /// The name of a network interface, by the kernel's own rule (`dev_valid_name`), but without
 /// control characters.
-pub(super) fn interface(name: &str) -> Result<String, String> {
+pub(crate) fn interface(name: &str) -> Result<String, String> {
     let is_good = (1..=15).contains(&name.len())
         && name != "."
         && name != ".."

@@ -11,12 +11,13 @@
 mod annotations;
 mod cursor;
 mod error;
-mod item;
+pub(crate) mod item;
 mod lists;
 mod mesh;
 mod node;
 
 pub use annotations::{ANNOTATIONS, unknown_list_annotations};
 pub use error::Error;
+pub(crate) use error::quote;
 pub use lists::Lists;
 pub use mesh::{InterceptionMode, LocalProxyMode, MAX_SIZE, MeshConfig};

@@ -12,7 +12,7 @@ use osm_ebpf_common::maps::{
 use crate::error::{Result, Tried as _};
 
 /// The maps' names, which are also those of their pins.
-pub const NAMES: [&str; 14] = [
+pub const NAMES: [&str; 15] = [
     "PODS",
     "POLICY_IN_FORCE",
     "LOCALS",
@@ -22,6 +22,7 @@ pub const NAMES: [&str; 14] = [
     "ROUTES",
     "REMEMBERED",
     "HANDSHAKES",
+    "HANDSHAKES_OF_POD",
     "LISTENERS",
     "COUNTERS",
     "POD_RECORDS",
@@ -39,6 +40,7 @@ pub struct Maps {
     pub interfaces: HashMap<MapData, InterfaceKey, u32>,
     pub routes: LpmTrie<MapData, RouteKey, RouteEntry>,
     pub handshakes: HashMap<MapData, HandshakeKey, OriginalDestination>,
+    pub handshakes_of_pod: Array<MapData, u64>,
     pub listeners: SockHash<MapData, ListenerKey>,
     pub counters: PerCpuArray<MapData, Counters>,
     pub pod_records: HashMap<MapData, u64, PodRecord>,
@@ -61,6 +63,7 @@ impl Maps {
             interfaces: open(directory, "INTERFACES")?,
             routes: open(directory, "ROUTES")?,
             handshakes: open(directory, "HANDSHAKES")?,
+            handshakes_of_pod: open(directory, "HANDSHAKES_OF_POD")?,
             listeners: open(directory, "LISTENERS")?,
             counters: open(directory, "COUNTERS")?,
             pod_records: open(directory, "POD_RECORDS")?,

@@ -235,6 +235,10 @@ impl Ebpf {
     }
 
     fn zero_counters(&mut self, slot: u32) -> Result<()> {
+        self.maps
+            .handshakes_of_pod
+            .set(slot, 0, 0)
+            .tried(|| "write the map HANDSHAKES_OF_POD")?;
         let cpus = nr_cpus()
             .map_err(|(_, error)| error)
             .tried(|| "count the CPUs")?;

@@ -15,8 +15,9 @@
 //! go on seeing what they saw; a jump that is right already stays where it is.
 //!
 //! After [`Iptables::cleanup`] the rules of others, their counters and the policies are as
-//! they were. What the kernel keeps is the table itself, empty: there is no way to unregister
-//! it with iptables.
+//! they were. Two things can't be undone with iptables: the kernel keeps the table itself,
+//! empty, and iptables-legacy puts the counters of the policies (not of the rules) to zero
+//! with every change of the table, whoever makes it.
 #![forbid(unsafe_code)]
 
 mod apply;

@@ -61,6 +61,14 @@ impl Family {
         address.is_ipv4() == matches!(self, Self::V4)
     }
 
+    /// The flag of a policy that has inclusions of this family.
+    const fn inclusion(self) -> u32 {
+        match self {
+            Self::V4 => PolicyWord::INCLUSION_V4,
+            Self::V6 => PolicyWord::INCLUSION_V6,
+        }
+    }
+
     /// The range as people write it, where it is of this family.
     fn range(self, range: &Range) -> Option<String> {
         let is_v4 = range.address().is_v4() && range.length() >= 96;
@@ -227,7 +235,7 @@ fn output(policy: &Policy, family: Family, addresses: &[IpAddr]) -> Vec<String> 
     ));
     let ports: Vec<u16> = policy.excluded_ports(Direction::Outbound).collect();
     rules.extend(return_ports(&ports, "excluded outbound ports"));
-    if has(policy, PolicyWord::INCLUSION) {
+    if has(policy, family.inclusion()) {
         rules.extend(ranges(
             policy,
             family,

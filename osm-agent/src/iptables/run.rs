@@ -92,3 +92,26 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     });
     receiver
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn program_that_does_not_end_is_killed_in_time() {
+        let begin = Instant::now();
+        let limit = Duration::from_millis(100);
+        let error = run(Path::new("/bin/sleep"), &["60"], None, String::new(), limit).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(begin.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn input_larger_than_any_pipe_comes_back_whole() {
+        let input = "0123456789abcdef".repeat(1 << 16);
+        let limit = Duration::from_mins(1);
+        let ended = run(Path::new("/bin/cat"), &[], None, input.clone(), limit).unwrap();
+        assert!(ended.status.success() && ended.stderr.is_empty());
+        assert!(ended.stdout == input);
+    }
+}

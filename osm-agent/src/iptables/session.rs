@@ -37,7 +37,6 @@ const NET_RAW: (u32, &str) = (13, "CAP_NET_RAW");
 pub(super) struct Session<'a> {
     pub(super) tools: &'a Tools,
     lock_wait: Duration,
-    has_lock_file: bool,
     /// What the namespace is called in errors.
     pub(super) where_: &'a str,
 }
@@ -49,15 +48,9 @@ impl<'a> Session<'a> {
     /// Without the privilege that both backends need.
     pub(super) fn open(tools: &'a Tools, lock_wait: Duration, where_: &'a str) -> Result<Self> {
         require_capability(NET_ADMIN, where_, "")?;
-        let file = open(
-            LOCK,
-            OFlag::O_CREAT | OFlag::O_CLOEXEC,
-            Mode::from_bits_truncate(0o600),
-        );
         Ok(Self {
             tools,
             lock_wait,
-            has_lock_file: file.is_ok() || std::env::var_os(LOCK_VARIABLE).is_some(),
             where_,
         })
     }
@@ -131,8 +124,8 @@ impl<'a> Session<'a> {
             require_capability(NET_RAW, self.where_, ", which iptables-legacy needs")?;
         }
         let wait = self.lock_wait.as_secs().max(1);
-        let variable = (LOCK_VARIABLE, OsStr::new(NAMESPACE));
-        let environment = (!self.has_lock_file).then_some(variable);
+        let needs_lock = backend == Backend::Legacy && !has_lock_file();
+        let environment = needs_lock.then_some((LOCK_VARIABLE, OsStr::new(NAMESPACE)));
         let tried = || {
             format!(
                 "write the rules of {} with {}",
@@ -159,6 +152,14 @@ impl<'a> Session<'a> {
             -F PROXY_PROBE\n-X PROXY_PROBE\nCOMMIT\n";
         self.write(backend, Family::V4, PROBE)
     }
+}
+
+/// Whether iptables-legacy finds a lock without being told where. It makes the file itself
+/// where there is none.
+fn has_lock_file() -> bool {
+    let flags = OFlag::O_CREAT | OFlag::O_CLOEXEC;
+    std::env::var_os(LOCK_VARIABLE).is_some()
+        || open(LOCK, flags, Mode::from_bits_truncate(0o600)).is_ok()
 }
 
 /// Whether a family can be had at all: it has tools, and the kernel knows it.

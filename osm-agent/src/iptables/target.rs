@@ -2,8 +2,6 @@
 
 use std::{fmt, fs::File, io, net::IpAddr, path::Path};
 
-use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
-
 use crate::{
     error::{Error, Result, Tried as _},
     pod::{self, Netns},
@@ -61,20 +59,7 @@ impl<'a> Target<'a> {
     /// # Errors
     /// Where it can't be entered or read.
     pub fn addresses(&self) -> Result<Vec<IpAddr>> {
-        let tried = || format!("read the addresses of {self}");
-        self.enter(|| {
-            let interfaces = getifaddrs().map_err(io::Error::from).tried(tried)?;
-            let up = interfaces.filter(|it| it.flags.contains(InterfaceFlags::IFF_UP));
-            let addresses = up.filter_map(|it| {
-                let address = it.address?;
-                let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
-                v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
-            });
-            let is_own = |ip: &IpAddr| {
-                !ip.is_loopback() && !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local())
-            };
-            Ok(addresses.filter(is_own).collect())
-        })
+        self.enter(|| pod::own_addresses().tried(|| format!("read the addresses of {self}")))
     }
 
     /// Runs something in it.

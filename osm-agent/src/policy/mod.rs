@@ -71,22 +71,24 @@ impl Policy {
     ///
     /// Exclusion beats inclusion: what lies in an excluded range is not stored, nor is an
     /// inclusion in an inclusion. An IPv6 range that reaches across the v4-mapped addresses,
-    /// such as `::/0`, is kept from IPv4 by a neutral entry. `dual_stack` says whether native
-    /// IPv6 is intercepted as well.
+    /// such as `::/0`, is kept from IPv4 by a neutral entry. Inclusions limit their own family
+    /// only. `dual_stack` says whether native IPv6 is intercepted as well.
     #[must_use]
     pub fn compile(lists: &Lists, dual_stack: bool) -> Self {
         let ranges = ranges::compile(
             &lists.outbound_ranges_excluded,
             &lists.outbound_ranges_included,
         );
+        // By the list, not by the entries: an inclusion that is excluded as a whole leaves no
+        // entry, but goes on excluding everything else of its family.
+        let mut included = lists.outbound_ranges_included.iter().map(ranges::is_v4);
         let flags = [
             (PolicyWord::RANGES, !ranges.is_empty()),
-            // By the list, not by the entries: an inclusion that is excluded as a whole
-            // leaves no entry, but goes on excluding everything else.
             (
-                PolicyWord::INCLUSION,
-                !lists.outbound_ranges_included.is_empty(),
+                PolicyWord::INCLUSION_V4,
+                included.clone().any(|is_v4| is_v4),
             ),
+            (PolicyWord::INCLUSION_V6, included.any(|is_v4| !is_v4)),
             (
                 PolicyWord::OUTBOUND_PORTS,
                 !lists.outbound_ports_excluded.is_empty(),

@@ -36,9 +36,13 @@ impl Pod for Naive {
     fn range(&self, destination: &Address) -> RangeRule {
         let excluded = &self.lists.outbound_ranges_excluded;
         let included = &self.lists.outbound_ranges_included;
+        // Ranges concern their own family only: without any of it, all of it is intercepted.
+        let is_limited = included
+            .iter()
+            .any(|range| is_v4(range) == destination.is_v4());
         if any_holds(excluded, *destination) {
             RangeRule::Excluded
-        } else if !included.is_empty() && !any_holds(included, *destination) {
+        } else if is_limited && !any_holds(included, *destination) {
             RangeRule::NotIncluded
         } else {
             RangeRule::Intercepted
@@ -70,15 +74,22 @@ fn any_holds(ranges: &BTreeSet<IpNet>, address: Address) -> bool {
     ranges.iter().any(|range| holds(range, address))
 }
 
-/// A range holds addresses of its own family only. IPv4 may also be written v4-mapped, with
-/// a length from 96 on.
+/// A range holds addresses of its own family only.
 fn holds(range: &IpNet, address: Address) -> bool {
-    match (range, IpAddr::from(address)) {
-        (IpNet::V4(range), IpAddr::V4(address)) => range.contains(&address),
-        (IpNet::V6(range), IpAddr::V6(address)) => range.contains(&address),
-        (IpNet::V6(range), IpAddr::V4(address)) => {
-            range.prefix_len() >= 96 && range.contains(&address.to_ipv6_mapped())
+    is_v4(range) == address.is_v4()
+        && match (range, IpAddr::from(address)) {
+            (IpNet::V4(range), IpAddr::V4(address)) => range.contains(&address),
+            (IpNet::V6(range), IpAddr::V6(address)) => range.contains(&address),
+            (IpNet::V6(range), IpAddr::V4(address)) => range.contains(&address.to_ipv6_mapped()),
+            (IpNet::V4(_), IpAddr::V6(_)) => false,
         }
-        (IpNet::V4(_), IpAddr::V6(_)) => false,
+}
+
+/// Whether it is a range of IPv4, which may also be written v4-mapped, with a length from 96
+/// on.
+fn is_v4(range: &IpNet) -> bool {
+    match range {
+        IpNet::V4(_) => true,
+        IpNet::V6(range) => range.prefix_len() >= 96 && range.addr().to_ipv4_mapped().is_some(),
     }
 }

@@ -55,6 +55,11 @@ pub(super) fn compile(excluded: &BTreeSet<IpNet>, included: &BTreeSet<IpNet>) ->
     kept.into_iter().map(Range::from).collect()
 }
 
+/// Whether it is a range of IPv4, however it is written.
+pub(super) fn is_v4(range: &IpNet) -> bool {
+    V4.holds(&Prefix::new(*range, Rule::Neutral))
+}
+
 /// The first address of the range that is `length` bits long and holds `address`.
 pub(super) fn first_of(address: Address, length: u8) -> Address {
     Address::from_octets((u128::from_be_bytes(address.octets()) & mask(length)).to_be_bytes())

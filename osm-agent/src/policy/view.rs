@@ -44,7 +44,7 @@ impl Pod for View<'_> {
             return RangeRule::Intercepted;
         }
         let found = self.policy.longest_match(destination);
-        RangeEntry::rule(found.map(super::Range::entry), self.word())
+        RangeEntry::rule(found.map(super::Range::entry), self.word(), destination)
     }
 
     fn excludes_port(&self, direction: Direction, port: u16) -> bool {

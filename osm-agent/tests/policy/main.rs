@@ -108,7 +108,12 @@ fn ranges_compile_to_normal_form(
     assert_eq!(entries(&policy), expected);
     let has = |flag| policy.word(7).has(flag);
     assert_eq!(has(PolicyWord::RANGES), !expected.is_empty());
-    assert_eq!(has(PolicyWord::INCLUSION), !included.is_empty());
+    let of_v6 = |range: &&str| range.contains(':');
+    assert_eq!(
+        has(PolicyWord::INCLUSION_V4),
+        included.iter().any(|range| !of_v6(range))
+    );
+    assert_eq!(has(PolicyWord::INCLUSION_V6), included.iter().any(of_v6));
     assert_eq!(policy.word(7).id(), 7);
 }
 
@@ -128,7 +133,27 @@ fn ranges_compile_to_normal_form(
 #[case::inclusion_all_excluded(
     lists(&["10.0.0.0/8"], &["10.1.0.0/16"]),
     false,
-    PolicyWord::RANGES | PolicyWord::INCLUSION
+    PolicyWord::RANGES | PolicyWord::INCLUSION_V4
+)]
+#[case::v6_inclusion_all_excluded(
+    lists(&["fd00::/8"], &["fd00:1::/32"]),
+    false,
+    PolicyWord::RANGES | PolicyWord::INCLUSION_V6
+)]
+#[case::inclusion_around_v4_is_of_v6(
+    lists(&[], &["::/0", "::fffe:0:0/95"]),
+    false,
+    PolicyWord::RANGES | PolicyWord::INCLUSION_V6
+)]
+#[case::inclusion_written_as_v6_is_of_v4(
+    lists(&[], &["::ffff:0:0/96", "::ffff:10.1.2.3/104"]),
+    false,
+    PolicyWord::RANGES | PolicyWord::INCLUSION_V4
+)]
+#[case::inclusions_of_both(
+    lists(&[], &["10.0.0.0/8", "fd00::/8"]),
+    false,
+    PolicyWord::RANGES | PolicyWord::INCLUSION_V4 | PolicyWord::INCLUSION_V6
 )]
 fn flags_say_what_there_is_to_look_up(
     #[case] lists: Lists,

@@ -12,7 +12,7 @@ use osm_agent::{
 };
 use osm_ebpf_common::{
     address::Address,
-    decision::{self, Direction, Inbound, Outbound},
+    decision::{self, Direction, Inbound, Outbound, Pod as _, RangeRule},
     maps::{PortPage, RangeEntry},
 };
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -140,6 +140,31 @@ proptest! {
                     decision::inbound(&naive, &asked),
                     "{:?}", asked
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn inclusions_say_nothing_of_the_other_family(
+        lists in any_lists(),
+        others in vec(any_address(), 8),
+    ) {
+        let v4: Ipv6Net = "::ffff:0:0/96".parse().unwrap();
+        let is_v4 = |range: &IpNet| match range {
+            IpNet::V4(_) => true,
+            IpNet::V6(range) => v4.contains(range),
+        };
+        let both = Policy::compile(&lists, true);
+        let destinations = [edges(&lists), others].concat();
+        for family in [true, false] {
+            let mut own = lists.clone();
+            own.outbound_ranges_included.retain(|range| is_v4(range) == family);
+            let is_limited = !own.outbound_ranges_included.is_empty();
+            let own = Policy::compile(&own, true);
+            for destination in destinations.iter().filter(|it| it.is_v4() == family) {
+                let rule = View::new(&both, &[]).range(destination);
+                prop_assert_eq!(rule, View::new(&own, &[]).range(destination), "{:?}", destination);
+                prop_assert!(is_limited || rule != RangeRule::NotIncluded, "{:?}", destination);
             }
         }
     }

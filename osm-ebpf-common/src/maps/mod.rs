@@ -21,6 +21,10 @@ pub const MAX_PODS: u32 = 1024;
 /// come and go: as long as one of these lives, connections find it.
 pub const LISTENER_SLOTS: u32 = 64;
 
+/// How many handshakes of one pod may be on their way at once. Beyond that, connections are
+/// refused: a pod whose sidecar hangs must not take the room of all others.
+pub const MAX_HANDSHAKES_PER_POD: u64 = 4096;
+
 /// The counters of one pod, one for each [`crate::reason::Reason`], on one CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]

@@ -16,8 +16,8 @@ pub struct PolicyWord(u64);
 impl PolicyWord {
     /// There are range entries.
     pub const RANGES: u32 = 1;
-    /// There are inclusion ranges: what they do not hold is not intercepted.
-    pub const INCLUSION: u32 = 1 << 1;
+    /// There are IPv4 inclusion ranges: IPv4 that they do not hold is not intercepted.
+    pub const INCLUSION_V4: u32 = 1 << 1;
     /// There are excluded outbound ports.
     pub const OUTBOUND_PORTS: u32 = 1 << 2;
     /// There are excluded inbound ports.
@@ -28,6 +28,8 @@ impl PolicyWord {
     pub const POD_IP: u32 = 1 << 5;
     /// There are excluded interfaces.
     pub const INTERFACES: u32 = 1 << 6;
+    /// There are IPv6 inclusion ranges: IPv6 that they do not hold is not intercepted.
+    pub const INCLUSION_V6: u32 = 1 << 7;
 
     /// A policy word from an id and flags.
     #[must_use]
@@ -100,19 +102,25 @@ pub struct RangeEntry(u32);
 impl RangeEntry {
     /// Not intercepted.
     pub const EXCLUDED: Self = Self(1);
-    /// Intercepted although there are inclusion ranges.
+    /// Intercepted although there are inclusion ranges of its family.
     pub const INCLUDED: Self = Self(2);
     /// As if no range held it: keeps an IPv6 range from reaching into IPv4.
     pub const NEUTRAL: Self = Self(3);
 
-    /// The rule that a look-up's outcome stands for.
+    /// The rule that the outcome of a look-up of `destination` stands for. Inclusion ranges
+    /// concern their own family: without any of it, all of it is intercepted.
     #[inline(always)]
     #[must_use]
-    pub const fn rule(found: Option<Self>, policy: PolicyWord) -> RangeRule {
+    pub const fn rule(found: Option<Self>, policy: PolicyWord, destination: &Address) -> RangeRule {
+        let inclusion = if destination.is_v4() {
+            PolicyWord::INCLUSION_V4
+        } else {
+            PolicyWord::INCLUSION_V6
+        };
         match found {
             Some(Self::EXCLUDED) => RangeRule::Excluded,
             Some(Self::INCLUDED) => RangeRule::Intercepted,
-            _ if policy.has(PolicyWord::INCLUSION) => RangeRule::NotIncluded,
+            _ if policy.has(inclusion) => RangeRule::NotIncluded,
             _ => RangeRule::Intercepted,
         }
     }

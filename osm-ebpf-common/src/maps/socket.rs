@@ -11,6 +11,7 @@ pub struct OriginalDestination {
     port: u16,
     end: u8,
     flags: u8,
+    slot: u32,
 }
 
 /// Which end of a redirected connection a socket is.
@@ -24,17 +25,19 @@ pub enum End {
 }
 
 impl OriginalDestination {
-    const WATCHED: u8 = 1;
+    const NOTED: u8 = 1;
+    const REPORTS_FOR_US: u8 = 1 << 1;
 
-    /// For the socket that dialled.
+    /// For the socket that dialled, in the pod with that slot.
     #[inline(always)]
     #[must_use]
-    pub const fn new(address: Address, port: u16) -> Self {
+    pub const fn new(address: Address, port: u16, slot: u32) -> Self {
         Self {
             address,
             port,
             end: End::App as u8,
             flags: 0,
+            slot,
         }
     }
 
@@ -47,19 +50,37 @@ impl OriginalDestination {
         self
     }
 
-    /// The same; the socket reports its state changes because we asked it to.
+    /// The same; a note of it is among the handshakes. `for_us`: the socket reports its
+    /// state changes because we asked it to, and nobody else had.
     #[inline(always)]
     #[must_use]
-    pub const fn watched(mut self) -> Self {
-        self.flags |= Self::WATCHED;
+    pub const fn noted(mut self, for_us: bool) -> Self {
+        self.flags = Self::NOTED;
+        if for_us {
+            self.flags |= Self::REPORTS_FOR_US;
+        }
         self
     }
 
-    /// Whether the socket reports its state changes because we asked it to.
+    /// Whether a note of it may still be among the handshakes.
     #[inline(always)]
     #[must_use]
-    pub const fn is_watched(&self) -> bool {
-        self.flags & Self::WATCHED != 0
+    pub const fn is_noted(&self) -> bool {
+        self.flags & Self::NOTED != 0
+    }
+
+    /// Whether the socket reports its state changes for us alone.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reports_for_us(&self) -> bool {
+        self.flags & Self::REPORTS_FOR_US != 0
+    }
+
+    /// The pod's slot.
+    #[inline(always)]
+    #[must_use]
+    pub const fn slot(&self) -> u32 {
+        self.slot
     }
 
     /// The address that was dialled.
@@ -167,7 +188,7 @@ impl ListenerKey {
 }
 
 const _: () = {
-    assert!(size_of::<OriginalDestination>() == 20);
+    assert!(size_of::<OriginalDestination>() == 24);
     assert!(size_of::<HandshakeKey>() == 32);
     assert!(size_of::<ListenerKey>() == 16);
 };

@@ -84,6 +84,8 @@ fn socket_events(ctx: SockOpsContext) -> u32 {
 
 #[cgroup_sockopt(getsockopt)]
 fn getsockopt(ctx: SockoptContext) -> i32 {
-    option::get(SocketOption::new(&ctx));
-    ALLOW
+    match option::get(SocketOption::new(&ctx)) {
+        option::Outcome::Proceed => ALLOW,
+        option::Outcome::Refuse => DENY,
+    }
 }

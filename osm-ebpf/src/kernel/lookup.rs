@@ -6,12 +6,10 @@ use aya_ebpf::{bindings::bpf_sk_lookup, helpers::bpf_sk_assign, programs::SkLook
 use osm_ebpf_common::{address::Address, maps::Family};
 
 use super::{
-    AF_INET,
+    AF_INET, IPPROTO_TCP,
     access::{load, load_address},
     socket::Listener,
 };
-
-const IPPROTO_TCP: u32 = 6;
 
 /// The context of sk_lookup programs.
 #[derive(Clone, Copy)]

@@ -13,7 +13,7 @@ mod socket;
 mod socket_address;
 mod socket_option;
 
-use core::{ffi::c_void, ptr};
+use core::{arch::asm, ffi::c_void, ptr};
 
 use aya_ebpf::helpers::{bpf_get_current_uid_gid, bpf_get_prandom_u32};
 
@@ -24,6 +24,8 @@ pub use socket_address::SocketAddress;
 pub use socket_option::SocketOption;
 
 const AF_INET: u32 = 2;
+const IPPROTO_TCP: u32 = 6;
+const IPPROTO_MPTCP: u32 = 262;
 
 /// The user that runs the program, as the initial user namespace numbers it.
 #[inline(always)]
@@ -38,6 +40,22 @@ pub fn current_uid() -> u32 {
 pub fn random() -> u32 {
     // SAFETY: no arguments, no failure.
     unsafe { bpf_get_prandom_u32() }
+}
+
+/// Adds to a number in a map that other CPUs add to as well.
+///
+/// Spelled out: to Rust, this machine has no atomic operations but loads and stores.
+#[inline(always)]
+pub fn atomic_add(number: *mut u64, change: u64) {
+    // SAFETY: the pointer is one that a look-up in a map returned, as the verifier proves.
+    unsafe {
+        asm!(
+            "lock *(u64 *)({number} + 0) += {change}",
+            number = in(reg) number,
+            change = in(reg) change,
+            options(nostack, preserves_flags),
+        );
+    }
 }
 
 /// What helpers take for a map: the address of its definition, which the loader replaces.

@@ -114,10 +114,12 @@ impl Operation {
         unsafe { bpf_sock_ops_cb_flags_set(self.0, events as i32) };
     }
 
-    /// Keeps the socket in [`LISTENERS`]; false where the key is taken.
+    /// Keeps the socket in [`LISTENERS`]; false where the key is taken, unless the one that
+    /// has it is to be replaced.
     #[inline(always)]
     #[must_use]
-    pub fn keep_listener(self, mut key: ListenerKey) -> bool {
+    pub fn keep_listener(self, mut key: ListenerKey, replace: bool) -> bool {
+        const BPF_ANY: u64 = 0;
         const BPF_NOEXIST: u64 = 1;
         // SAFETY: the context is the one the program was called with, the map a sock hash
         // with keys of this type.
@@ -126,7 +128,7 @@ impl Operation {
                 self.0,
                 map_pointer(&LISTENERS),
                 (&raw mut key).cast(),
-                BPF_NOEXIST,
+                if replace { BPF_ANY } else { BPF_NOEXIST },
             )
         };
         error == 0

@@ -16,7 +16,7 @@ use osm_ebpf_common::{
 };
 
 use super::{
-    AF_INET,
+    AF_INET, IPPROTO_MPTCP, IPPROTO_TCP,
     access::{load, load_address},
     map_pointer,
 };
@@ -43,6 +43,14 @@ impl Socket {
         let is_v4 = load!(pointer, bpf_sock.family) == AF_INET;
         let address = load_address!(is_v4, pointer, bpf_sock.{src_ip4, src_ip6});
         (address, load!(pointer, bpf_sock.src_port) as u16)
+    }
+
+    /// Whether it speaks TCP, of which MPTCP is a kind.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_tcp(&self) -> bool {
+        let protocol = load!(self.0.as_ptr(), bpf_sock.protocol);
+        protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP
     }
 
     /// Whether it is one end of a connection.

@@ -10,15 +10,13 @@ use aya_ebpf::{
 use osm_ebpf_common::{address::Address, maps::Family};
 
 use super::{
-    AF_INET,
+    AF_INET, IPPROTO_MPTCP, IPPROTO_TCP,
     access::{load, load_address, load_pointer, store},
     socket::Socket,
 };
 
 const AF_INET6: u32 = 10;
 const SOCK_STREAM: u32 = 1;
-const IPPROTO_TCP: u32 = 6;
-const IPPROTO_MPTCP: u32 = 262;
 
 /// The context of connect, getpeername and getsockname programs.
 #[derive(Clone, Copy)]

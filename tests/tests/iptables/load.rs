@@ -52,3 +52,25 @@ fn change(scene: &Scene, backend: Backend, turn: u32) {
         _ => drop(scene.apply(backend, &[])),
     }
 }
+
+#[test]
+fn agents_that_apply_at_the_same_time_leave_one_set() {
+    let Some(scene) = Scene::new() else { return };
+    for backend in Backend::ALL {
+        for _ in 0..5 {
+            thread::scope(|scope| {
+                for port in 1..=3 {
+                    let ports = format!("openservicemesh.io/outbound-port-exclusion-list={port}");
+                    let scene = &scene;
+                    scope.spawn(move || scene.apply(backend, &["--annotation", &ports]));
+                }
+            });
+            let [nat, _] = scene.nat(backend);
+            let jumps = nat.lines().filter(|line| line.ends_with("-j PROXY_OUTPUT"));
+            assert_eq!(jumps.count(), 1, "{nat}");
+            assert_eq!(nat.matches("-j PROXY_INBOUND\n").count(), 1, "{nat}");
+            assert_eq!(nat.matches("excluded outbound ports").count(), 1, "{nat}");
+            let _ = scene.iptables(&["cleanup"]).succeeded();
+        }
+    }
+}

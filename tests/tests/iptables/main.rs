@@ -7,4 +7,5 @@ mod load;
 mod mesh;
 mod rules;
 mod scene;
+mod settings;
 mod trouble;

@@ -28,6 +28,17 @@ impl Expected {
     }
 }
 
+/// What should have become of a connection that was made through the sidecar before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It works, and the application's socket reports what it reported before.
+    Intercepted,
+    /// It works.
+    Alive,
+    /// It is reset as soon as it is used.
+    Reset,
+}
+
 /// What came of a connection.
 #[derive(Debug)]
 pub struct Observed {
@@ -169,6 +180,7 @@ mod tests {
             role: "web".to_owned(),
             local: address(WEB),
             peer: address(if via { "10.77.1.2:50000" } else { APP }),
+            original: None,
         };
         let seen = Seen {
             listener: Listener::Outbound,

@@ -11,6 +11,9 @@ mod enter;
 mod envoy;
 mod expectation;
 mod interrupt;
+mod mode;
+mod nat;
+mod objects;
 mod run_as;
 mod scene;
 mod script;
@@ -29,6 +32,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use osm_tests::cgroup;
 
 use crate::interrupt::{Interrupt, Interrupted};
+use crate::mode::Mode;
 use crate::sidecar::Kind;
 
 /// Shows interception of a pod's TCP at work.
@@ -53,6 +57,9 @@ struct Demo {
     /// The binary that plays the application, the servers and the clients
     #[arg(long, value_name = "PATH")]
     actor: PathBuf,
+    /// By which means the pod is intercepted
+    #[arg(long, value_enum, default_value_t = Mode::Ebpf)]
+    mode: Mode,
     /// Which sidecar proxies the pod's connections
     #[arg(long, value_enum, default_value_t = Sidecar::Builtin)]
     sidecar: Sidecar,
@@ -91,7 +98,7 @@ fn show(args: Demo) -> Result<ExitCode> {
     name_binaries(&args)?;
     ensure!(
         nix::unistd::geteuid().is_root(),
-        "the demo makes namespaces and cgroups and loads BPF programs; run it as root"
+        "the demo makes namespaces and cgroups and intercepts connections in them; run it as root"
     );
     ensure!(
         cgroup::root().is_some(),
@@ -104,7 +111,9 @@ fn show(args: Demo) -> Result<ExitCode> {
     };
     let interrupt = Interrupt::catch().context("taking over ^C")?;
     // The harness panics where a scene can't be built, and the hook has said why by then.
-    let outcome = catch_unwind(AssertUnwindSafe(|| script::run(&kind, &interrupt)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        script::run(&kind, args.mode, &interrupt)
+    }));
     match outcome {
         Ok(all_right) => Ok(if all_right? {
             ExitCode::SUCCESS

@@ -4,11 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use osm_tests::agent::Attach;
-use osm_tests::{Actor, Agent, Client, Dial, Event, Outcome, StateDir, World};
+use osm_tests::{Actor, Agent, Client, Dial, Event, Outcome, World, missing};
 
-use crate::expectation::{Expected, Observed};
+use crate::expectation::{Expected, Kept, Observed};
+use crate::mode::{Lists, Mode};
 use crate::sidecar::{Kind, Sidecar};
+use crate::traces::{Before, Left, Traces};
 
 /// Where the servers are, and the address of the client outside.
 pub const WEB: &str = "198.51.100.10:80";
@@ -58,6 +59,8 @@ pub struct Scene {
     outside: Client,
     servers: [(&'static str, Actor); 4],
     agent: Agent,
+    mode: Mode,
+    before: Before,
     world: World,
 }
 
@@ -66,10 +69,12 @@ impl Scene {
     ///
     /// # Errors
     /// Where something that it takes is missing.
-    pub fn new(kind: &Kind) -> Result<Self> {
+    pub fn new(kind: &Kind, mode: Mode) -> Result<Self> {
         let needs = "the line above says what is missing";
         let world = World::new().context(needs)?;
         let agent = Agent::new().context(needs)?;
+        ensure!(!missing(&mode.needs()), needs);
+        let before = Before::new(mode, &world.pod.netns)?;
         let (pod, outside) = (&world.pod, &world.outside);
         Ok(Self {
             servers: [
@@ -83,6 +88,8 @@ impl Scene {
             outside: outside.client(),
             sidecar: Some(kind.start(pod)?),
             agent,
+            mode,
+            before,
             world,
         })
     }
@@ -101,27 +108,38 @@ impl Scene {
         self.sidecar = None;
     }
 
-    /// Runs `osm-agent attach` for the pod, with what `lists` adds to it; what it said.
+    /// Has the agent intercept the pod with these lists; what it said.
     ///
     /// # Errors
     /// Where it fails.
-    pub fn attach(&self, lists: impl FnOnce(Attach<'_>) -> Attach<'_>) -> Result<String> {
-        let outcome = lists(self.agent.attach(&self.world.pod)).run();
-        self.said(&outcome, "attach")
+    pub fn attach(&self, lists: &Lists) -> Result<String> {
+        let outcome = self.mode.attach(&self.agent, &self.world.pod, lists);
+        self.said(&outcome, "intercept the pod")
     }
 
-    /// Runs `osm-agent detach` for the pod; what it said.
+    /// Has the agent let go of the pod; what it said.
     ///
     /// # Errors
     /// Where it fails.
     pub fn detach(&self) -> Result<String> {
-        let outcome = self.agent.detach(&self.world.pod);
-        self.said(&outcome, "detach")
+        let outcome = self.mode.detach(&self.agent, &self.world.pod);
+        self.said(&outcome, "let go of the pod")
     }
 
-    /// Where the agent pins.
-    pub fn state(&self) -> &StateDir {
-        self.agent.state()
+    /// What interception has in the kernel now.
+    ///
+    /// # Errors
+    /// Where that can't be known.
+    pub fn traces(&self) -> Result<Traces> {
+        Traces::of(&self.before, &self.world.pod.netns, self.agent.state())
+    }
+
+    /// What is left of these traces.
+    ///
+    /// # Errors
+    /// Where that can't be known.
+    pub fn left(&self, traces: &Traces) -> Result<Left> {
+        traces.left(&self.world.pod.netns, self.agent.state())
     }
 
     /// Makes a connection and asks everybody about it. It stays open.
@@ -162,25 +180,34 @@ impl Scene {
     /// Uses an established connection again, and asks everybody about it once more.
     ///
     /// # Errors
-    /// Where the sidecar can't be understood, or saw a connection, or the names changed.
-    pub fn use_again(&mut self, who: Who, before: &Observed) -> Result<()> {
+    /// Where the sidecar can't be understood or saw a new connection, or something else became of
+    /// this one.
+    pub fn use_again(&mut self, who: Who, before: &Observed, expected: Kept) -> Result<()> {
         let id = before.connection.id;
         let echo = self.client(who).send(id, "still here");
+        let outcome = match &echo.error {
+            None => echo.text.as_str(),
+            Some(error) => error.as_str(),
+        };
+        let expected_outcome = match expected {
+            Kept::Intercepted | Kept::Alive => "still here",
+            Kept::Reset => "ECONNRESET",
+        };
         ensure!(
-            echo.text == "still here",
-            "it does not work any more: {}",
-            echo.error.unwrap_or(echo.text)
+            outcome == expected_outcome,
+            "using it: {outcome:?}, not {expected_outcome:?}"
         );
         let seen = self.seen(0)?;
         ensure!(seen.is_empty(), "the sidecar saw a new one: {}", seen[0]);
-        Ok(())
+        match expected {
+            Kept::Intercepted => self.same_names(who, before),
+            // Once detached, nobody is there to answer for the kernel.
+            Kept::Alive | Kept::Reset => Ok(()),
+        }
     }
 
     /// Fails unless the application's socket reports what it reported before.
-    ///
-    /// # Errors
-    /// What is different.
-    pub fn same_names(&mut self, who: Who, before: &Observed) -> Result<()> {
+    fn same_names(&mut self, who: Who, before: &Observed) -> Result<()> {
         let now = self.client(who).names(before.connection.id);
         let (peer, local) = (before.connection.peer, before.connection.local);
         ensure!(
@@ -232,13 +259,14 @@ impl Scene {
         Ok(server.drain().iter().filter(|it| is_accepted(it)).count())
     }
 
-    fn said(&self, outcome: &Outcome, command: &str) -> Result<String> {
+    fn said(&self, outcome: &Outcome, task: &str) -> Result<String> {
         if !outcome.status.success() {
             let (status, stderr) = (outcome.status, outcome.stderr.trim());
-            bail!("osm-agent {command} failed ({status}): {stderr}");
+            bail!("osm-agent did not {task} ({status}): {stderr}");
         }
         let said = outcome.stdout.trim();
-        let about = format!("{}: ", self.world.pod.name());
-        Ok(said.strip_prefix(&about).unwrap_or(said).to_owned())
+        let about = self.mode.subject(&self.world.pod);
+        let said = said.strip_prefix(&about).unwrap_or(said);
+        Ok(said.trim_start_matches(": ").to_owned())
     }
 }

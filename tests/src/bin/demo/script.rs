@@ -4,18 +4,12 @@ use anyhow::Result;
 use osm_tests::Listener::{Inbound, Outbound};
 
 use crate::expectation::Expected::{Direct, Refused, Sidecar};
-use crate::expectation::{Expected, Observed};
+use crate::expectation::{Expected, Kept, Observed};
 use crate::interrupt::Interrupt;
+use crate::mode::{Lists, Mode};
 use crate::scene::{APP, CLIENT, DB, MAIL, METRICS, Scenario, Scene, WEB, Who};
 use crate::sidecar::Kind;
 use crate::table::Table;
-use crate::traces::Traces;
-
-/// Lists as the agent is given them: fields of the `MeshConfig`'s `spec.traffic`, and an annotation.
-struct Lists {
-    traffic: &'static [(&'static str, &'static str)],
-    annotation: Option<(&'static str, &'static str)>,
-}
 
 const NO_LISTS: Lists = Lists {
     traffic: &[],
@@ -42,14 +36,15 @@ const INCLUSION: Lists = Lists {
 ///
 /// # Errors
 /// Where the demo can't go on, or was told to end.
-pub fn run(kind: &Kind, interrupt: &Interrupt) -> Result<bool> {
+pub fn run(kind: &Kind, mode: Mode, interrupt: &Interrupt) -> Result<bool> {
     let table = Table::new();
-    introduce(&table, kind)?;
+    introduce(&table, kind, mode)?;
     interrupt.check()?;
     let mut show = Show {
-        scene: Scene::new(kind)?,
+        scene: Scene::new(kind, mode)?,
         table,
         kind,
+        mode,
         interrupt,
     };
     show.table.headings()?;
@@ -60,15 +55,16 @@ pub fn run(kind: &Kind, interrupt: &Interrupt) -> Result<bool> {
     show.sidecar_stopped()?;
     show.sidecar_back()?;
     show.detached()?;
-    Ok(show.table.finish()?)
+    Ok(show.table.finish(mode)?)
 }
 
-fn introduce(table: &Table, kind: &Kind) -> Result<()> {
+fn introduce(table: &Table, kind: &Kind, mode: Mode) -> Result<()> {
     let [web, mail, db] = [WEB, MAIL, DB].map(|it| it.split(':').next().unwrap_or(it));
     for line in [
         "pod      10.77.1.2, with an application (UID 1000) that serves on 8080 and 9090, and",
         &format!("         a sidecar (UID 1500) on 15001 and 15003: {kind}"),
         &format!("outside  web {web}, mail {mail}, db {db}, and a client {CLIENT}"),
+        &format!("agent    intercepts the pod's connections by {mode}"),
         "checked  in every row: what the one who dials, the sidecar and the one who answers report",
         "–        the sidecar saw nothing, the connection was direct or refused",
     ] {
@@ -81,6 +77,7 @@ struct Show<'a> {
     scene: Scene,
     table: Table,
     kind: &'a Kind,
+    mode: Mode,
     interrupt: &'a Interrupt,
 }
 
@@ -130,7 +127,7 @@ impl Show<'_> {
             "The lists change while everything runs: exclusions",
             &EXCLUSIONS,
         )?;
-        self.again("the one kept open", MAIL, "mail", early, true)?;
+        self.again("the one kept open", MAIL, "mail", early, Kept::Intercepted)?;
         self.scene.close(Who::App, early);
         self.row("excluded range", Who::App, MAIL, Direct("mail"))?;
         self.row("excluded port", Who::App, DB, Direct("db"))?;
@@ -174,18 +171,17 @@ impl Show<'_> {
 
     fn detached(&mut self) -> Result<()> {
         let late = self.row_kept("outbound, kept open", Who::App, DB, Sidecar(Outbound, "db"))?;
-        let traces = Traces::of(self.scene.state());
+        let traces = self.scene.traces()?;
         let said = self.scene.detach()?;
         self.group("Detached", &[detail("agent", &said)])?;
-        self.again("the one kept open", DB, "db", &late, false)?;
+        self.again("the one kept open", DB, "db", &late, self.mode.kept_open())?;
         self.scene.close(Who::App, &late);
         self.row("outbound", Who::App, WEB, Direct("web"))?;
         self.row("inbound", Who::Outside, APP, Direct("app"))?;
-        let left = traces.left(self.scene.state());
-        let [pins, objects] = left.out_of(&traces);
-        let problems: Vec<_> = traces.problems(&left).map(str::to_owned).collect();
+        let left = self.scene.left(&traces)?;
+        let [first, rest] = &left.counts;
         self.table
-            .row(["left in the kernel", &pins, &objects, ""], &problems)?;
+            .row(["left in the kernel", first, rest, ""], &left.problems)?;
         Ok(())
     }
 
@@ -197,14 +193,8 @@ impl Show<'_> {
     /// Attaches, or changes the lists of the pod that is attached.
     fn attach(&self, title: &str, lists: &Lists) -> Result<()> {
         self.interrupt.check()?;
-        let said = self.scene.attach(|attach| {
-            let attach = attach.config(&lists.mesh_config());
-            match lists.annotation {
-                Some((key, value)) => attach.annotation(key, value),
-                None => attach,
-            }
-        })?;
-        let details = [vec![detail("agent", &said)], lists.lines()].concat();
+        let said = self.scene.attach(lists)?;
+        let details = [vec![detail("agent", &said)], details(lists)].concat();
         self.group(title, &details)
     }
 
@@ -255,15 +245,11 @@ impl Show<'_> {
         to: &str,
         by: &str,
         before: &Observed,
-        intercepted: bool,
+        expected: Kept,
     ) -> Result<()> {
         self.interrupt.check()?;
-        let mut outcome = self.scene.use_again(Who::App, before);
-        if intercepted {
-            // Once detached, nobody is there to answer for the kernel.
-            outcome = outcome.and_then(|()| self.scene.same_names(Who::App, before));
-        }
-        let (answer, problems) = match outcome {
+        let (answer, problems) = match self.scene.use_again(Who::App, before, expected) {
+            Ok(()) if expected == Kept::Reset => ("reset", Vec::new()),
             Ok(()) => (by, Vec::new()),
             Err(error) => ("?", vec![format!("{error:#}")]),
         };
@@ -273,24 +259,14 @@ impl Show<'_> {
     }
 }
 
-impl Lists {
-    fn lines(&self) -> Vec<String> {
-        let traffic = self.traffic.iter();
-        let traffic =
-            traffic.map(|(field, list)| detail("mesh config", &format!("{field}: {list}")));
-        let annotation = self.annotation.iter();
-        let annotation =
-            annotation.map(|(key, value)| detail("annotation", &format!("{key}: \"{value}\"")));
-        traffic.chain(annotation).collect()
-    }
-
-    fn mesh_config(&self) -> String {
-        let head = "apiVersion: config.openservicemesh.io/v1alpha2\nkind: MeshConfig\n\
-                    metadata:\n  name: osm-mesh-config\nspec:\n  traffic:\n";
-        let fields = self.traffic.iter();
-        let fields = fields.map(|(field, list)| format!("    {field}: {list}\n"));
-        fields.fold(head.to_owned(), |text, field| text + &field)
-    }
+/// The lists in force, a line for each.
+fn details(lists: &Lists) -> Vec<String> {
+    let traffic = lists.traffic.iter();
+    let traffic = traffic.map(|(field, list)| detail("mesh config", &format!("{field}: {list}")));
+    let annotation = lists.annotation.iter();
+    let annotation =
+        annotation.map(|(key, value)| detail("annotation", &format!("{key}: \"{value}\"")));
+    traffic.chain(annotation).collect()
 }
 
 fn detail(what: &str, text: &str) -> String {

@@ -1,6 +1,7 @@
 //! The table on standard output: fits 100 columns, and is coloured on a terminal only.
 
 use std::env;
+use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
 
 const WIDTH: usize = 100;
@@ -93,16 +94,19 @@ impl Table {
         self.print(&[row].into_iter().chain(problems).collect::<Vec<_>>())
     }
 
-    /// The last line. Was every row right?
+    /// The last line, with the means of interception. Was every row right?
     ///
     /// # Errors
     /// As [`Table::say`].
-    pub fn finish(&self) -> io::Result<bool> {
+    pub fn finish(&self, by: impl fmt::Display) -> io::Result<bool> {
         let (rows, wrong) = (self.rows, self.wrong);
         let line = if wrong == 0 {
-            self.paint(GREEN, &format!("All {rows} came out as they should."))
+            self.paint(
+                GREEN,
+                &format!("All {rows} came out as they should, by {by}."),
+            )
         } else {
-            self.paint(RED, &format!("{wrong} of {rows} came out WRONG."))
+            self.paint(RED, &format!("{wrong} of {rows} came out WRONG, by {by}."))
         };
         self.print(&[String::new(), line])?;
         Ok(wrong == 0)

@@ -1,121 +1,99 @@
-//! What an attached pod leaves in the kernel, to see later that nothing of it is left.
+//! What interception of a pod has in the kernel, to see later that nothing of it is left.
 
-use std::collections::BTreeSet;
-use std::thread;
-use std::time::{Duration, Instant};
+use anyhow::Result;
+use osm_tests::{Netns, StateDir};
 
-use aya::maps::{MapInfo, loaded_maps};
-use aya::programs::{loaded_links, loaded_programs};
-use osm_tests::StateDir;
+use crate::mode::{Iptables, Mode};
+use crate::nat::Nat;
+use crate::objects::Objects;
 
-/// The kernel frees what nothing refers to after a grace period.
-const GRACE: Duration = Duration::from_secs(3);
+/// What was there before interception, as far as it matters for what is to be left.
+#[derive(Debug)]
+pub enum Before {
+    /// Whatever it was, what interception adds is known by itself.
+    Ebpf,
+    /// The rules.
+    Iptables(Iptables, Nat),
+}
 
-/// BPF objects by their IDs, which the kernel does not give away a second time.
-#[derive(Debug, Default)]
-pub struct Traces {
-    pins: usize,
-    maps: BTreeSet<u32>,
-    programs: BTreeSet<u32>,
-    links: BTreeSet<u32>,
+/// What is there because of interception.
+#[derive(Debug)]
+pub enum Traces {
+    /// Pins, links, programs and maps.
+    Ebpf(Objects),
+    /// Whatever makes the rules different.
+    Iptables {
+        /// What prints them.
+        iptables: Iptables,
+        /// The rules before interception.
+        before: Nat,
+        /// The rules with it.
+        attached: Nat,
+    },
+}
+
+/// What was left of that.
+#[derive(Debug)]
+pub struct Left {
+    /// How much out of how much, in words.
+    pub counts: [String; 2],
+    /// What should not be so.
+    pub problems: Vec<String>,
+}
+
+impl Before {
+    /// To be asked before the pod is intercepted for the first time.
+    ///
+    /// # Errors
+    /// Where its rules can't be read.
+    pub fn new(mode: Mode, netns: &Netns) -> Result<Self> {
+        Ok(match mode.iptables() {
+            None => Self::Ebpf,
+            Some(iptables) => Self::Iptables(iptables, Nat::read(iptables, netns)?),
+        })
+    }
 }
 
 impl Traces {
-    /// Everything that belongs to the pinned maps: the programs that use them, and the links that
-    /// attach those.
-    pub fn of(state: &StateDir) -> Self {
-        let pins = state.pins();
-        let maps: BTreeSet<_> = pins
-            .iter()
-            .filter(|pin| pin.starts_with("maps"))
-            .filter_map(|pin| MapInfo::from_pin(state.path().join(pin)).ok())
-            .map(|map| map.id())
-            .collect();
-        let uses_them = |used: Option<Vec<u32>>| used.iter().flatten().any(|id| maps.contains(id));
-        let programs: BTreeSet<_> = loaded_programs()
-            .flatten()
-            .filter(|program| program.map_ids().is_ok_and(uses_them))
-            .map(|program| program.id())
-            .collect();
-        let links = loaded_links()
-            .flatten()
-            .filter(|link| programs.contains(&link.program_id()))
-            .map(|link| link.id())
-            .collect();
-        Self {
-            pins: pins.len(),
-            maps,
-            programs,
-            links,
-        }
+    /// To be asked while the pod is intercepted.
+    ///
+    /// # Errors
+    /// Where its rules can't be read.
+    pub fn of(before: &Before, netns: &Netns, state: &StateDir) -> Result<Self> {
+        Ok(match before {
+            Before::Ebpf => Self::Ebpf(Objects::of(state)),
+            Before::Iptables(iptables, before) => Self::Iptables {
+                iptables: *iptables,
+                before: before.clone(),
+                attached: Nat::read(*iptables, netns)?,
+            },
+        })
     }
 
-    /// What is wrong with `left` being left of these.
-    pub fn problems(&self, left: &Self) -> impl Iterator<Item = &'static str> {
-        // Where nothing was found, finding nothing later means nothing.
-        let found_nothing = self.counts().contains(&0);
-        let something_left = left.counts() != [0; 4];
-        [
-            found_nothing.then_some("not everything was found while the pod was attached"),
-            something_left.then_some("the agent left something behind"),
-        ]
-        .into_iter()
-        .flatten()
-    }
-
-    /// How many of which there are, in words: pins, and the rest.
-    pub fn out_of(&self, all: &Self) -> [String; 2] {
-        let [pins, links, programs, maps] = self.counts();
-        let [all_pins, all_links, all_programs, all_maps] = all.counts();
-        [
-            format!("pins {pins}/{all_pins}"),
-            format!(
-                "links {links}/{all_links}, programs {programs}/{all_programs}, maps {maps}/{all_maps}"
-            ),
-        ]
-    }
-
-    /// Those that are still there, once the kernel had time to free them.
-    pub fn left(&self, state: &StateDir) -> Self {
-        let deadline = Instant::now() + GRACE;
-        loop {
-            let left = self.left_now(state);
-            if left.counts() == [0; 4] || Instant::now() > deadline {
-                return left;
+    /// To be asked once the pod is let go of.
+    ///
+    /// # Errors
+    /// Where its rules can't be read.
+    pub fn left(&self, netns: &Netns, state: &StateDir) -> Result<Left> {
+        Ok(match self {
+            Self::Ebpf(objects) => {
+                let left = objects.left(state);
+                Left {
+                    counts: left.out_of(objects),
+                    problems: objects.problems(&left),
+                }
             }
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn counts(&self) -> [usize; 4] {
-        let Self {
-            pins,
-            maps,
-            programs,
-            links,
-        } = self;
-        [*pins, links.len(), programs.len(), maps.len()]
-    }
-
-    fn left_now(&self, state: &StateDir) -> Self {
-        let among = |ids: &BTreeSet<u32>, id: &u32| ids.contains(id);
-        Self {
-            pins: state.pins().len(),
-            maps: loaded_maps()
-                .flatten()
-                .map(|map| map.id())
-                .filter(|id| among(&self.maps, id))
-                .collect(),
-            programs: loaded_programs()
-                .flatten()
-                .map(|program| program.id())
-                .filter(|id| among(&self.programs, id))
-                .collect(),
-            links: loaded_links()
-                .flatten()
-                .map(|link| link.id())
-                .filter(|id| among(&self.links, id))
-                .collect(),
-        }
+            Self::Iptables {
+                iptables,
+                before,
+                attached,
+            } => {
+                let now = Nat::read(*iptables, netns)?;
+                Left {
+                    counts: now.out_of(attached, before),
+                    problems: now.problems(attached, before),
+                }
+            }
+        })
     }
 }

@@ -1,0 +1,150 @@
+//! What an application tries that wants to get around the sidecar, or in the way of others.
+
+mod mesh;
+
+use std::time::Duration;
+
+use mesh::{Lists, Mesh, expect_outbound, expect_refused};
+use nix::sys::signal::Signal;
+use osm_tests::{Dial, Listener, Need, missing};
+
+const REMOTE: &str = "198.51.100.10:80";
+const LOCAL: &str = "10.77.1.2:8080";
+
+/// Whatever address the sidecar listens on, and whoever else listens on the same port: the
+/// sidecar gets the connections, and nobody gets them once it is gone.
+#[test]
+fn listener_beside_the_sidecar_s_gets_nothing() {
+    if missing(&[Need::Ipv6]) {
+        return;
+    }
+    for (sidecar, thief, serves) in [
+        ("[::]:15001,v6only", "0.0.0.0:15001", false),
+        ("10.77.1.2:15001", "127.0.0.1:15001", true),
+        ("127.64.7.7:15001", "127.0.0.1:15001", true),
+        ("127.0.0.1:15001", "127.64.0.1:15001", true),
+        ("[::1]:15001", "127.0.0.1:15001", false),
+        ("[fd77:1::2]:15001", "0.0.0.0:15001", false),
+    ] {
+        let Some(mesh) = Mesh::attached(&Lists::default()) else {
+            return;
+        };
+        let pod = &mesh.world.pod;
+        let _remote = mesh.world.outside.server("remote", &[REMOTE]);
+        let mut thief = pod.server("thief", &[thief]);
+        let mut proxy = pod.sidecar_with(&["--outbound", sidecar, "--no-inbound"]);
+        let mut app = pod.app();
+        if serves {
+            let connection = app.connect(REMOTE);
+            assert_eq!(connection.answered_by(), "remote", "{sidecar}");
+            let accepted = proxy.accepted_from(connection.local());
+            assert_eq!(accepted.listener, Listener::Outbound);
+            assert_eq!(accepted.original_destination(), mesh::address(REMOTE));
+        } else {
+            expect_refused(&mut app, Dial::to(REMOTE));
+        }
+        proxy.stop();
+        expect_refused(&mut app, Dial::to(REMOTE));
+        thief.expect_no_connection();
+    }
+}
+
+/// The sidecar takes an unknown destination for no destination, not for the address that the
+/// connection happened to be sent to.
+#[test]
+fn app_dials_the_sidecar_s_addresses_itself_learns_and_forges_nothing() {
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
+    let pod = &mesh.world.pod;
+    let mut sidecar = pod.sidecar();
+    // Conntrack would have an answer.
+    let rule = "-A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT";
+    let args: Vec<_> = ["-w"].into_iter().chain(rule.split(' ')).collect();
+    assert!(pod.netns.command("iptables-legacy", &args).status.success());
+    let mut app = pod.app();
+    for to in ["127.64.3.4:15001", "127.100.1.1:15003"] {
+        let connection = app.connect(Dial::to(to).no_greeting());
+        let accepted = sidecar.accepted_from(connection.local());
+        let told = accepted.original_destination;
+        assert_eq!(
+            told.as_ref().err().map(String::as_str),
+            Some("EPERM"),
+            "{to}: {told:?}"
+        );
+    }
+}
+
+#[test]
+fn pod_with_a_hanging_sidecar_takes_no_more_than_its_share() {
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
+    let (pod, second) = (&mesh.world.pod, mesh.world.add_pod());
+    let _ = mesh.agent.attach(&second).run().succeeded();
+    pod.netns.sysctl("net/core/somaxconn", "4");
+    let mut hanging = pod.sidecar();
+    hanging.process().signal(Signal::SIGSTOP);
+    let mut apps = [(); 5].map(|()| pod.app());
+    let mut ids = Vec::new();
+    let mut refused = 0;
+    // Half of one share each; more sockets than a process may have are not needed.
+    for (i, app) in apps.iter_mut().enumerate() {
+        for n in 0..900 {
+            let to = format!("203.0.113.{}:{}", i + 1, 1000 + n);
+            let dial = Dial::to(&to)
+                .no_greeting()
+                .nonblocking()
+                .timeout(Duration::ZERO);
+            let connection = app.connect(dial);
+            ids.push((i, connection.id));
+            refused += u32::from(connection.error.as_deref() == Some("EPERM"));
+        }
+    }
+    assert!(
+        (200..=600).contains(&refused),
+        "{refused} of 4500 were refused, 4096 are its share"
+    );
+    // The other pod does not notice.
+    let mut sidecar = second.sidecar();
+    let _remote = mesh.world.outside.server("remote", &[REMOTE]);
+    for _ in 0..20 {
+        expect_outbound(
+            &mut sidecar,
+            &second.app().connect(REMOTE),
+            REMOTE,
+            second.ip4(),
+        );
+    }
+    // And what was taken is given back.
+    for (i, id) in ids {
+        apps[i].reset(id);
+    }
+    hanging.process().signal(Signal::SIGCONT);
+    let connection = apps[0].connect(REMOTE);
+    assert_eq!(connection.answered_by(), "remote");
+}
+
+#[test]
+fn more_listeners_than_are_kept_come_and_go() {
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
+    let pod = &mesh.world.pod;
+    let _remote = mesh.world.outside.server("remote", &[REMOTE]);
+    let _local = pod.server("local", &["127.0.0.1:8080"]);
+    let old = pod.sidecar_with(&["--workers", "80", "--quiet"]);
+    let shared = [
+        "--outbound",
+        "0.0.0.0:15001,reuseport",
+        "--inbound",
+        "0.0.0.0:15003,reuseport",
+    ];
+    let _new = [(); 4].map(|()| pod.sidecar_with(&shared));
+    old.stop();
+    let (mut app, mut client) = (pod.app(), mesh.world.outside.client());
+    for _ in 0..10 {
+        assert_eq!(app.connect(REMOTE).answered_by(), "remote");
+        assert_eq!(client.connect(LOCAL).answered_by(), "local");
+    }
+}
