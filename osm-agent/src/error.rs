@@ -88,6 +88,14 @@ impl Error {
         })
     }
 
+    /// The system's error at the bottom of it, if that is what it is.
+    pub(crate) fn os_error(&self) -> Option<i32> {
+        match self {
+            Self::System { source, .. } => errno(source.as_ref()),
+            _ => None,
+        }
+    }
+
     /// A bad input.
     pub fn input(
         what: impl Display,
@@ -115,9 +123,17 @@ impl<T, E: std::error::Error + Send + Sync + 'static> Tried<T> for Result<T, E> 
     fn tried<S: Into<String>>(self, tried: impl FnOnce() -> S) -> Result<T> {
         self.map_err(|error| Error::System {
             tried: tried().into(),
-            advice: advice(&error),
+            advice: why_not_said(&error) + &advice(&error),
             source: Box::new(error),
         })
+    }
+}
+
+/// The system's words, where the error above it leaves them out.
+fn why_not_said(error: &(dyn std::error::Error + 'static)) -> String {
+    match errno(error).map(|errno| io::Error::from_raw_os_error(errno).to_string()) {
+        Some(words) if !error.to_string().contains(&words) => format!(": {words}"),
+        _ => String::new(),
     }
 }
 

@@ -1,7 +1,10 @@
 //! `osm-agent`: intercepts the TCP traffic of service-mesh pods.
 #![forbid(unsafe_code)]
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::Parser as _;
 use osm_agent::cli::Cli;
@@ -10,7 +13,8 @@ fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("osm-agent: {error}");
+            // The status says it as well, where nobody reads this.
+            let _ = writeln!(io::stderr(), "osm-agent: {error}");
             ExitCode::from(error.exit_code())
         }
     }

@@ -1,5 +1,7 @@
 //! A pod as the kernel knows it: a network namespace and a cgroup.
 
+mod cgroup;
+
 use std::{
     fs::File,
     io,
@@ -13,7 +15,7 @@ use nix::{
     ifaddrs::getifaddrs,
     net::if_::InterfaceFlags,
     sched::{CloneFlags, setns},
-    sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, NSFS_MAGIC, fstatfs},
+    sys::statfs::{NSFS_MAGIC, fstatfs},
 };
 use osm_ebpf_common::{SIDECAR_UID, maps::PodRecord};
 
@@ -21,6 +23,8 @@ use crate::{
     error::{Error, Result, Tried as _},
     sys,
 };
+
+pub use cgroup::{Cgroup, cgroup_root};
 
 /// A pod to be intercepted.
 #[derive(Debug)]
@@ -31,8 +35,11 @@ pub struct Pod {
     pub netns: Netns,
     /// Its cgroup (v2).
     pub cgroup: Cgroup,
-    /// Its own addresses, loopback left out; the first of a family is the one it speaks from.
+    /// Its own addresses, loopback and link-local ones left out; the first of a family is the
+    /// one it speaks from.
     pub addresses: Vec<IpAddr>,
+    /// Its link-local IPv6 addresses: its own as well, but it does not speak from them.
+    pub link_local: Vec<IpAddr>,
     /// The sidecar's user, as the initial user namespace numbers it.
     pub sidecar_uid: u32,
 }
@@ -56,9 +63,17 @@ impl Pod {
             None => format!("netns-{}", netns.inode()?),
         };
         check_name(&name)?;
+        let present = netns.addresses()?;
+        let (mut link_local, present): (Vec<_>, Vec<_>) =
+            present.into_iter().partition(is_link_local);
         let addresses = if addresses.is_empty() {
-            netns.addresses()?
+            present
         } else {
+            let (more, addresses): (Vec<_>, Vec<_>) = addresses
+                .into_iter()
+                .map(|address| address.to_canonical())
+                .partition(is_link_local);
+            link_local.extend(more);
             addresses
         };
         if addresses.is_empty() {
@@ -74,6 +89,7 @@ impl Pod {
             netns,
             cgroup,
             addresses,
+            link_local,
             sidecar_uid: SIDECAR_UID,
         })
     }
@@ -229,15 +245,66 @@ impl Netns {
             .ino())
     }
 
+    /// Refuses addresses that the namespace does not have, and those that nobody speaks from.
+    ///
+    /// # Errors
+    /// Says which, and what the namespace has.
+    pub fn check_addresses(&self, addresses: &[IpAddr]) -> Result<()> {
+        if addresses.is_empty() {
+            return Ok(());
+        }
+        let present = self.addresses()?;
+        for address in addresses.iter().map(IpAddr::to_canonical) {
+            if !is_unicast(address) || !present.contains(&address) {
+                let problem = if is_unicast(address) {
+                    format!("{} does not have this address", self.path.display())
+                } else {
+                    "is no address that a pod can speak from".into()
+                };
+                return Err(Error::input(
+                    format!("--pod-address {address}"),
+                    problem,
+                    match present.as_slice() {
+                        [] => "it has none: attach after the pod's network is set up".into(),
+                        present => format!("it has {}", list(present)),
+                    },
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Link-local ones come last.
     fn addresses(&self) -> Result<Vec<IpAddr>> {
-        inside(&self.file, own_addresses)
+        inside(&self.file, all_own_addresses)
             .tried(|| format!("read the addresses of {}", self.path.display()))
     }
+}
+
+fn list(addresses: &[IpAddr]) -> String {
+    let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    addresses.join(", ")
+}
+
+fn is_unicast(address: IpAddr) -> bool {
+    let is_broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+    !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || is_broadcast)
+}
+
+fn is_link_local(address: &IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 /// The addresses of the calling thread's network namespace, on interfaces that are up,
 /// loopback and link-local ones left out.
 pub(crate) fn own_addresses() -> io::Result<Vec<IpAddr>> {
+    let mut found = all_own_addresses()?;
+    found.retain(|address| !is_link_local(address));
+    Ok(found)
+}
+
+/// The same with link-local ones, which come last.
+fn all_own_addresses() -> io::Result<Vec<IpAddr>> {
     let interfaces = getifaddrs()?;
     let up = interfaces.filter(|it| it.flags.contains(InterfaceFlags::IFF_UP));
     let addresses = up.filter_map(|it| {
@@ -245,15 +312,14 @@ pub(crate) fn own_addresses() -> io::Result<Vec<IpAddr>> {
         let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
         v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
     });
-    let is_own = |ip: &IpAddr| {
-        !ip.is_loopback() && !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local())
-    };
     let mut found: Vec<IpAddr> = Vec::new();
-    for address in addresses.filter(is_own) {
+    for address in addresses.filter(|ip| !ip.is_loopback()) {
         if !found.contains(&address) {
             found.push(address);
         }
     }
+    // The order is otherwise the kernel's: the sort is stable.
+    found.sort_by_key(is_link_local);
     Ok(found)
 }
 
@@ -271,137 +337,4 @@ pub(crate) fn inside<T: Send>(
             .join()
             .map_err(|_| io::Error::other("the thread in the namespace panicked"))?
     })
-}
-
-/// An open cgroup (v2).
-#[derive(Debug)]
-pub struct Cgroup {
-    path: PathBuf,
-    directory: File,
-}
-
-impl Cgroup {
-    /// Opens a pod's cgroup; a relative path is taken from the root of the hierarchy.
-    ///
-    /// # Errors
-    /// Where the path is no cgroup of v2, or not one pod's own.
-    pub fn open(path: &Path, root: &Path) -> Result<Self> {
-        let path = root.join(path);
-        let what = format!("--cgroup {}", path.display());
-        let example = format!("give a pod's directory below {}", root.display());
-        let directory = File::open(&path).map_err(|error| {
-            Error::input(&what, format!("cannot be opened ({error})"), &example)
-        })?;
-        let kind = fstatfs(&directory)
-            .map_err(io::Error::from)
-            .tried(|| &what)?
-            .filesystem_type();
-        if kind == CGROUP_SUPER_MAGIC {
-            return Err(Error::input(&what, "is a cgroup of version 1", example));
-        }
-        if kind != CGROUP2_SUPER_MAGIC || !directory.metadata().tried(|| &what)?.is_dir() {
-            return Err(Error::input(&what, "is not a cgroup", example));
-        }
-        let path = path.canonicalize().tried(|| format!("resolve {what}"))?;
-        let root = root
-            .canonicalize()
-            .tried(|| format!("resolve {}", root.display()))?;
-        if path == root {
-            return Err(Error::input(
-                &what,
-                "is the root cgroup, which holds every process of the node",
-                example,
-            ));
-        }
-        if own_cgroup(&root).is_some_and(|own| own.starts_with(&path)) {
-            return Err(Error::input(
-                &what,
-                "holds this very process, so it is not a pod's own",
-                example,
-            ));
-        }
-        Ok(Self { path, directory })
-    }
-
-    /// The open directory.
-    #[must_use]
-    pub const fn directory(&self) -> &File {
-        &self.directory
-    }
-
-    /// The path it was opened by, resolved.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The number by which the kernel knows it: the directory's inode.
-    ///
-    /// # Errors
-    /// Where the kernel can't tell.
-    pub fn id(&self) -> Result<u64> {
-        Ok(self
-            .directory
-            .metadata()
-            .tried(|| "read the cgroup's inode")?
-            .ino())
-    }
-
-    /// The processes in it and below it.
-    ///
-    /// # Errors
-    /// Where a directory of it can't be read, other than by having gone.
-    pub fn processes(&self) -> io::Result<Vec<i32>> {
-        let mut found = Vec::new();
-        let mut directories = vec![self.path.clone()];
-        while let Some(directory) = directories.pop() {
-            match std::fs::read_to_string(directory.join("cgroup.procs")) {
-                Ok(text) => found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
-                // A threaded cgroup has no processes of its own; a container may just end.
-                Err(error) if is_gone(&error) => continue,
-                Err(error) => return Err(error),
-            }
-            for entry in std::fs::read_dir(&directory)? {
-                let entry = entry?;
-                if entry.file_type()?.is_dir() {
-                    directories.push(entry.path());
-                }
-            }
-        }
-        Ok(found)
-    }
-}
-
-fn is_gone(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP)
-    )
-}
-
-/// Where the agent itself is in the hierarchy.
-fn own_cgroup(root: &Path) -> Option<PathBuf> {
-    let text = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let own = text.lines().find_map(|line| line.strip_prefix("0::"))?;
-    Some(root.join(own.trim_start_matches('/')))
-}
-
-/// The root of the cgroup v2 hierarchy, wherever it is mounted.
-///
-/// # Errors
-/// Where it is not.
-pub fn cgroup_root() -> Result<PathBuf> {
-    let mounts = std::fs::read_to_string("/proc/mounts").tried(|| "read /proc/mounts")?;
-    mounts
-        .lines()
-        .map(|line| line.split(' ').collect::<Vec<_>>())
-        .find(|fields| fields.get(2) == Some(&"cgroup2"))
-        .and_then(|fields| fields.get(1).map(PathBuf::from))
-        .ok_or_else(|| {
-            Error::input(
-                "/proc/mounts",
-                "no cgroup v2 hierarchy is mounted",
-                "mount one (`mount -t cgroup2 none /sys/fs/cgroup/unified`) or give --cgroup-root",
-            )
-        })
 }

@@ -150,11 +150,10 @@ pub fn write_line(mut stream: impl io::Write, message: &impl Serialize) -> Resul
 pub fn read_line<T: DeserializeOwned>(stream: impl Read) -> Result<T, NoAnswer> {
     let mut line = Vec::new();
     BufReader::new(stream.take(MAX_LINE)).read_until(b'\n', &mut line)?;
-    match line.pop() {
+    match line.strip_suffix(b"\n") {
+        Some(line) => serde_json::from_slice(line).map_err(NoAnswer::Odd),
+        None if line.len() as u64 == MAX_LINE => Err(NoAnswer::TooLong),
         None => Err(NoAnswer::Closed),
-        Some(b'\n') => serde_json::from_slice(&line).map_err(NoAnswer::Odd),
-        Some(_) if line.len() as u64 + 1 >= MAX_LINE => Err(NoAnswer::TooLong),
-        Some(_) => Err(NoAnswer::Closed),
     }
 }
 

@@ -7,6 +7,7 @@ use clap::Args;
 use super::{
     State, check_privileges, foreground,
     mode::{self, IptablesArgs, Mode},
+    out::{say, warn},
     policy::PolicyArgs,
 };
 use crate::{
@@ -43,7 +44,8 @@ pub struct Attach {
     /// Own address of the pod [default: those its namespace has]
     #[arg(long = "pod-address", value_name = "ADDR")]
     pod_addresses: Vec<IpAddr>,
-    /// Hold interception only while this process lives; eBPF only
+    /// Hold interception only while this process lives, with its state in a place of its own
+    /// (--state-dir is not used); eBPF only
     #[arg(long)]
     foreground: bool,
     /// Root of the cgroup v2 hierarchy [default: from /proc/mounts]
@@ -82,9 +84,11 @@ impl Attach {
 
     fn open_pod(&mut self) -> Result<Pod> {
         let root = self.cgroup_root.take().map_or_else(cgroup_root, Ok)?;
+        let netns = Netns::open(&self.netns)?;
+        netns.check_addresses(&self.pod_addresses)?;
         Pod::new(
             self.pod.take(),
-            Netns::open(&self.netns)?,
+            netns,
             Cgroup::open(&self.cgroup, &root)?,
             std::mem::take(&mut self.pod_addresses),
         )
@@ -94,7 +98,7 @@ impl Attach {
     fn by_whatever_works(&self, pod: &Pod, policy: &Policy) -> Result<()> {
         match self.by_ebpf(pod, policy) {
             Err(error) if error.is_unsupported() && !self.is_by_ebpf(pod) => {
-                eprintln!("osm-agent: warning: {error}; using iptables instead");
+                warn(format_args!("{error}; using iptables instead"));
                 self.by_iptables(pod, policy)
             }
             result => result,
@@ -125,12 +129,12 @@ impl Attach {
     fn not_at_all(&self, pod: &Pod) -> Result<()> {
         let was_ebpf = mode::withdraw_from_ebpf(&self.state.state_dir, &pod.netns)?;
         let was_iptables = mode::remove_rules(&self.iptables.tools(), &pod.netns)?;
-        let change = if was_ebpf || was_iptables {
+        let change = if was_ebpf.is_some() || was_iptables {
             "no longer intercepted"
         } else {
             "not intercepted"
         };
-        println!("{}: {change}: the mode is none", pod.name);
+        say(format_args!("{}: {change}: the mode is none", pod.name));
         Ok(())
     }
 
@@ -146,25 +150,29 @@ impl Attach {
 pub(super) fn report(pod: &Pod, means: &str, enrolled: Enrolled) {
     let name = &pod.name;
     match enrolled {
-        Enrolled::New { listeners: None } => println!("{name}: intercepted by {means}"),
-        Enrolled::New { listeners: Some(0) } => println!(
+        Enrolled::New { listeners: None } => say(format_args!("{name}: intercepted by {means}")),
+        Enrolled::New { listeners: Some(0) } => say(format_args!(
             "{name}: intercepted by {means}; the sidecar does not listen yet, connections are \
              refused until it does"
-        ),
+        )),
         Enrolled::New {
             listeners: Some(listeners),
-        } => {
-            println!("{name}: intercepted by {means}; {listeners} of the sidecar's listeners found")
-        }
-        Enrolled::Changed => println!("{name}: lists changed, for new connections"),
+        } => say(format_args!(
+            "{name}: intercepted by {means}; {listeners} of the sidecar's listeners found"
+        )),
+        Enrolled::Changed => say(format_args!(
+            "{name}: addresses or lists changed, for new connections"
+        )),
         Enrolled::Repaired(what) => {
-            println!("{name}: repaired what somebody had changed");
+            say(format_args!("{name}: repaired what somebody had changed"));
             for fault in what {
-                println!("  {fault}");
+                say(format_args!("  {fault}"));
             }
         }
         Enrolled::Unchanged => {
-            println!("{name}: intercepted by {means}, with these lists already");
+            say(format_args!(
+                "{name}: intercepted by {means}, with these lists already"
+            ));
         }
     }
 }

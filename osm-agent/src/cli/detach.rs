@@ -7,9 +7,10 @@ use clap::Args;
 use super::{
     State, check_privileges,
     mode::{self, IptablesArgs},
+    out::say,
 };
 use crate::{
-    ebpf::Ebpf,
+    ebpf::{Ebpf, Intercepted},
     error::{Error, Result},
     pod::Netns,
 };
@@ -50,29 +51,43 @@ impl Detach {
     }
 
     fn by_name(&self, name: &str) -> Result<()> {
-        let unknown = || {
-            Error::input(
-                format!("--pod {name}"),
-                format!(
-                    "no such pod is attached in {}",
-                    self.state.state_dir.display()
-                ),
-                "check the name and --state-dir, or give --netns; iptables knows no names",
-            )
+        let Some(mut ebpf) = Ebpf::open_existing(&self.state.state_dir)? else {
+            return Err(self.unknown(name, &[]));
         };
-        let mut ebpf = Ebpf::open_existing(&self.state.state_dir)?.ok_or_else(unknown)?;
-        let cookie = ebpf.cookie_of(name)?.ok_or_else(unknown)?;
+        let Some(cookie) = ebpf.cookie_of(name)? else {
+            return Err(self.unknown(name, &ebpf.pods()?));
+        };
         ebpf.withdraw_by_cookie(cookie)?;
         ebpf.remove_if_unused()?;
-        println!("{name}: no longer intercepted");
+        say(format_args!("{name}: no longer intercepted"));
         Ok(())
+    }
+
+    fn unknown(&self, name: &str, attached: &[Intercepted]) -> Error {
+        const SHOWN: usize = 10;
+        let mut names: Vec<&str> = attached.iter().map(|pod| pod.name.as_str()).collect();
+        names.sort_unstable();
+        let shown = names[..names.len().min(SHOWN)].join(", ");
+        let those = match names.len() {
+            0 => String::new(),
+            1..=SHOWN => format!(" ({shown} are)"),
+            count => format!(" ({shown} and {} more are)", count - SHOWN),
+        };
+        Error::input(
+            format!("--pod {name}"),
+            format!(
+                "no such pod is attached in {}{those}",
+                self.state.state_dir.display()
+            ),
+            "check the name and --state-dir, or give --netns; iptables knows no names",
+        )
     }
 
     fn by_netns(&self, path: &Path) -> Result<()> {
         let netns = Netns::open(path)?;
         let was_ebpf = mode::withdraw_from_ebpf(&self.state.state_dir, &netns)?;
         let was_iptables = mode::remove_rules(&self.iptables.tools(), &netns)?;
-        if !was_ebpf && !was_iptables {
+        if was_ebpf.is_none() && !was_iptables {
             return Err(Error::input(
                 format!("--netns {}", path.display()),
                 format!(
@@ -82,7 +97,8 @@ impl Detach {
                 "check the path and --state-dir",
             ));
         }
-        println!("{}: no longer intercepted", path.display());
+        let name = was_ebpf.unwrap_or_else(|| path.display().to_string());
+        say(format_args!("{name}: no longer intercepted"));
         Ok(())
     }
 }

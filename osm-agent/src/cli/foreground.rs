@@ -14,7 +14,10 @@ use nix::{
     sys::signal::{SigSet, Signal},
 };
 
-use super::attach::report;
+use super::{
+    attach::report,
+    out::{say, warn},
+};
 use crate::{
     ebpf::Ebpf,
     error::{Result, Tried as _},
@@ -67,7 +70,7 @@ pub fn hold(pod: &Pod, policy: &Policy) -> Result<()> {
     let ended = until_the_end(&mut ebpf, pod, policy, &receive);
     ebpf.withdraw(&pod.netns)?;
     ebpf.remove_if_unused()?;
-    println!("{}: no longer intercepted", pod.name);
+    say(format_args!("{}: no longer intercepted", pod.name));
     ended
 }
 
@@ -95,10 +98,15 @@ fn until_the_end(
                 if events.try_iter().any(|event| matches!(event, Event::End)) {
                     return Ok(());
                 }
-                ebpf.refresh_interfaces(pod, policy)?;
+                if let Err(error) = ebpf.refresh_interfaces(pod, policy) {
+                    warn(format_args!("{error}; what was known of them stays"));
+                }
             }
             Ok(Event::Failed(kind)) => {
-                return Err(io::Error::from(kind)).tried(|| "follow the pod's routes");
+                warn(format_args!(
+                    "cannot follow the pod's routes: {kind}; changes of routes and excluded \
+                     interfaces from now on are not noticed: start it anew after them"
+                ));
             }
             Ok(Event::End) | Err(_) => return Ok(()),
         }

@@ -78,40 +78,36 @@ pub struct InitCommand {
 
 impl InitCommand {
     pub(super) fn run(self) -> Result<()> {
-        self.init(&Environment(|name: &str| std::env::var_os(name)))?
-            .run(|line| println!("{line}"))
+        let environment = std::env::vars_os().collect();
+        self.init(&environment)?.run(|line| println!("{line}"))
     }
 
-    fn init(
-        self,
-        environment: &Environment<impl Fn(&str) -> Option<std::ffi::OsString>>,
-    ) -> Result<Init> {
-        let path = |text: &str| Some(PathBuf::from(text));
-        let config = environment.or(self.config, "OSM_CONFIG", "a file", path)?;
+    fn init(self, environment: &Environment) -> Result<Init> {
+        let settings = self.settings(environment)?;
+        let mode = |text: &str| Mode::from_str(text, false).ok();
+        let expected = "auto, ebpf, iptables or none";
+        let mode = environment.or(self.mode, "OSM_MODE", expected, mode)?;
+        let socket = environment.or(self.agent_socket, "OSM_AGENT_SOCKET", "a path", path)?;
+        let seconds = |text: &str| text.parse().ok().filter(|it| SECONDS.contains(it));
+        let expected = "seconds from 1 to 600";
+        let timeout = environment.or(self.agent_timeout, "OSM_AGENT_TIMEOUT", expected, seconds)?;
+        let chosen = self.iptables_backend;
+        let read = |text: &str| backend(text).ok();
+        let backend = environment.or(chosen, "OSM_IPTABLES_BACKEND", "nft or legacy", read)?;
+        Ok(Init {
+            policy: settings.policy(),
+            mode: mode.map_or(settings.mode(), into_mode),
+            agent_socket: socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
+            agent_timeout: Duration::from_secs(timeout.unwrap_or(AGENT_TIMEOUT)),
+            iptables: Iptables::new().with_backend(backend),
+        })
+    }
+
+    fn settings(&self, environment: &Environment) -> Result<Settings> {
+        let config = environment.or(self.config.clone(), "OSM_CONFIG", "a file", path)?;
         let mut settings = Settings::read(config.as_deref())?;
-        for (list, flags) in [
-            (
-                List::OutboundRangesExcluded,
-                &self.outbound_ip_range_exclusion_list,
-            ),
-            (
-                List::OutboundRangesIncluded,
-                &self.outbound_ip_range_inclusion_list,
-            ),
-            (
-                List::OutboundPortsExcluded,
-                &self.outbound_port_exclusion_list,
-            ),
-            (
-                List::InboundPortsExcluded,
-                &self.inbound_port_exclusion_list,
-            ),
-            (
-                List::InterfacesExcluded,
-                &self.network_interface_exclusion_list,
-            ),
-        ] {
-            for text in flags {
+        for list in List::ALL {
+            for text in self.values(list) {
                 settings.add(list, list.flag(), text)?;
             }
             let variable = list.variable();
@@ -120,47 +116,36 @@ impl InitCommand {
             }
         }
         let families = |text: &str| IpFamilies::from_str(text, false).ok();
-        let families = environment.or(
-            self.ip_families,
-            "OSM_IP_FAMILIES",
-            "ipv4 or dual",
-            families,
-        )?;
+        let expected = "ipv4 or dual";
+        let families = environment.or(self.ip_families, "OSM_IP_FAMILIES", expected, families)?;
         settings.dual_stack = families == Some(IpFamilies::Dual);
-        let expected = "Localhost or PodIP";
         let local_proxy = environment.or(
             self.local_proxy_mode,
             "OSM_LOCAL_PROXY_MODE",
-            expected,
+            "Localhost or PodIP",
             LocalProxyMode::from_name,
         )?;
         if let Some(mode) = local_proxy {
             settings.mesh.local_proxy_mode = mode;
         }
-        let expected = "auto, ebpf, iptables or none";
-        let mode = |text: &str| Mode::from_str(text, false).ok();
-        let mode = environment.or(self.mode, "OSM_MODE", expected, mode)?;
-        let mode = mode.map_or(settings.mode(), into_mode);
-        let socket = environment.or(self.agent_socket, "OSM_AGENT_SOCKET", "a path", path)?;
-        let seconds = |text: &str| text.parse().ok().filter(|it| SECONDS.contains(it));
-        let expected = "seconds from 1 to 600";
-        let timeout = environment.or(self.agent_timeout, "OSM_AGENT_TIMEOUT", expected, seconds)?;
-        let chosen = |text: &str| backend(text).ok();
-        let expected = "nft or legacy";
-        let backend = environment.or(
-            self.iptables_backend,
-            "OSM_IPTABLES_BACKEND",
-            expected,
-            chosen,
-        )?;
-        Ok(Init {
-            policy: settings.policy(),
-            mode,
-            agent_socket: socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
-            agent_timeout: Duration::from_secs(timeout.unwrap_or(AGENT_TIMEOUT)),
-            iptables: Iptables::new().with_backend(backend),
-        })
+        Ok(settings)
     }
+
+    fn values(&self, list: List) -> &[String] {
+        match list {
+            List::OutboundRangesExcluded => &self.outbound_ip_range_exclusion_list,
+            List::OutboundRangesIncluded => &self.outbound_ip_range_inclusion_list,
+            List::OutboundPortsExcluded => &self.outbound_port_exclusion_list,
+            List::InboundPortsExcluded => &self.inbound_port_exclusion_list,
+            List::InterfacesExcluded => &self.network_interface_exclusion_list,
+        }
+    }
+}
+
+/// Any text is one.
+#[expect(clippy::unnecessary_wraps, reason = "as of all readers of variables")]
+fn path(text: &str) -> Option<PathBuf> {
+    Some(text.into())
 }
 
 const fn into_mode(mode: Mode) -> InterceptionMode {

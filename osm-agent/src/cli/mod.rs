@@ -7,6 +7,7 @@ mod foreground;
 mod init;
 mod iptables;
 mod mode;
+mod out;
 mod policy;
 
 use std::path::PathBuf;

@@ -83,12 +83,15 @@ pub fn remove_rules(tools: &Iptables, netns: &Netns) -> Result<bool> {
     }
 }
 
-/// Withdraws a pod from eBPF interception, where it is intercepted so; says whether it was.
-pub fn withdraw_from_ebpf(state_dir: &Path, netns: &Netns) -> Result<bool> {
+/// Withdraws a pod from eBPF interception, where it is intercepted so; says by which name it was.
+pub fn withdraw_from_ebpf(state_dir: &Path, netns: &Netns) -> Result<Option<String>> {
     let Some(mut ebpf) = Ebpf::open_existing(state_dir)? else {
-        return Ok(false);
+        return Ok(None);
     };
-    let was_there = ebpf.withdraw(netns)?;
+    let cookie = netns.cookie()?;
+    let pods = ebpf.pods()?;
+    let _ = ebpf.withdraw(netns)?;
     ebpf.remove_if_unused()?;
-    Ok(was_there)
+    let pod = pods.into_iter().find(|pod| pod.netns_cookie == cookie);
+    Ok(pod.map(|pod| pod.name))
 }

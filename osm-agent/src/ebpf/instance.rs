@@ -1,6 +1,6 @@
 //! One set of maps and programs: loaded into an empty state directory, or found there.
 
-use std::{fs, path::Path};
+use std::{fs, io, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -12,53 +12,76 @@ use super::{
     links::CGROUP_HOOKS,
     maps::{Maps, NAMES},
     objects,
-    state::{StateDir, remove_tree},
+    state::StateDir,
 };
 use crate::error::{Error, Result, Tried as _};
 
-/// The maps of a state directory, with the programs loaded where there are none.
-pub fn open_or_load(state: &StateDir) -> Result<Maps> {
-    if let Some(maps) = open(state)? {
-        return Ok(maps);
-    }
-    // Nothing complete is there. A former attempt may have ended half-way.
-    for directory in [
-        state.pods(),
-        state.staging(),
-        state.programs(),
-        state.maps(),
-    ] {
-        remove_tree(&directory)?;
-        fs::create_dir(&directory).tried(|| format!("create {}", directory.display()))?;
-    }
+/// Loads maps and programs into a state directory that [`open`] found nothing complete in.
+///
+/// # Errors
+/// Where the kernel refuses. What was made stays; see [`StateDir::remove`].
+pub fn load_anew(state: &StateDir) -> Result<Maps> {
+    // A former attempt may have ended half-way.
+    state.remove_contents()?;
+    state.make_directories()?;
     load(state)
 }
 
 /// The maps of a state directory, if it was ever completed.
+///
+/// # Errors
+/// Where they can't be opened, or pods depend on what this agent can't use.
 pub fn open(state: &StateDir) -> Result<Option<Maps>> {
-    if !state.maps().join("META").exists() {
-        return Ok(None);
+    let meta = state.maps().join("META");
+    match fs::symlink_metadata(&meta) {
+        Ok(_) => {}
+        Err(error) if is_no_such_pin(&error) => return nothing_complete(state),
+        Err(error) => return Err(error).tried(|| format!("look for {}", meta.display())),
     }
-    let Ok(maps) = Maps::open(&state.maps()) else {
-        return match pods_of(state) {
-            0 => Ok(None),
-            pods => Err(unusable(
-                state,
-                &format!("maps are missing while {pods} pods are attached"),
-            )),
-        };
+    let maps = match Maps::open(&state.maps()) {
+        Ok(maps) => maps,
+        Err(error) => {
+            return match error.os_error() {
+                Some(libc::ENOENT) => nothing_complete(state),
+                Some(_) => Err(error),
+                // The pins are there and are other maps.
+                None => of_another_version(state),
+            };
+        }
     };
     let meta = maps.meta()?;
     if meta.layout == 0 {
-        return Ok(None);
+        return nothing_complete(state);
     }
     if meta.layout != LAYOUT_VERSION || meta.programs != objects::digest() {
-        if pods_of(state) == 0 {
-            return Ok(None);
-        }
-        return Err(unusable(state, "was made by another version of this agent"));
+        return of_another_version(state);
     }
+    state.make_directories()?;
     Ok(Some(maps))
+}
+
+fn nothing_complete(state: &StateDir) -> Result<Option<Maps>> {
+    match state.count_pods()? {
+        0 => Ok(None),
+        pods => Err(unusable(
+            state,
+            &format!("maps are missing while {pods} pods are attached"),
+        )),
+    }
+}
+
+fn of_another_version(state: &StateDir) -> Result<Option<Maps>> {
+    match state.count_pods()? {
+        0 => Ok(None),
+        _ => Err(unusable(state, "was made by another version of this agent")),
+    }
+}
+
+fn is_no_such_pin(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 /// Loads the object for network namespaces, for one pod, on the shared maps.
@@ -119,11 +142,6 @@ fn pinned_maps<'a, 'b>(loader: &'b mut EbpfLoader<'a>, directory: &Path) -> &'b 
         loader.map_pin_path(name, directory.join(name));
     }
     loader
-}
-
-/// How many pods have links in a state directory.
-pub fn pods_of(state: &StateDir) -> usize {
-    fs::read_dir(state.pods()).map_or(0, Iterator::count)
 }
 
 fn unusable(state: &StateDir, problem: &str) -> Error {

@@ -15,7 +15,7 @@ use aya_obj::generated::bpf_attach_type::{
 
 use super::{
     instance,
-    state::{StateDir, remove_tree},
+    state::{StateDir, remove_pins},
 };
 use crate::{
     error::{Error, Result, Tried as _},
@@ -87,7 +87,7 @@ pub fn attach(
     refuse_second_interceptor(pod)?;
     let cookie = pod.netns.cookie()?;
     let staged = state.staged_pod(cookie);
-    fs::create_dir(&staged).tried(|| format!("create {}", staged.display()))?;
+    fs::create_dir_all(&staged).tried(|| format!("create {}", staged.display()))?;
     let attached = (|| {
         let (passive, redirecting) = CGROUP_HOOKS.split_at(PASSIVE_HOOKS);
         for hook in passive {
@@ -128,16 +128,56 @@ pub fn detach(directory: &Path) -> Result<()> {
         // It fails where the cgroup or the namespace is gone, and with it the attachment.
         let _ = bpf::link_detach(link.as_fd());
     }
-    remove_tree(directory)
+    remove_pins(directory, names())
 }
 
 /// Whether every link of a pod is pinned.
 pub fn is_complete(directory: &Path) -> bool {
+    names().all(|name| directory.join(name).exists())
+}
+
+/// The names of a pod's links.
+pub fn names() -> impl Iterator<Item = &'static str> {
     CGROUP_HOOKS
         .iter()
         .map(|hook| hook.program)
         .chain([INBOUND])
-        .all(|name| directory.join(name).exists())
+}
+
+/// What keeps a pod's links from intercepting it, in words; nothing where they do.
+///
+/// # Errors
+/// Where a link can't be opened or asked.
+pub fn faults(directory: &Path) -> Result<Vec<String>> {
+    let mut faults = Vec::new();
+    for name in names() {
+        match is_attached(directory, name)? {
+            Some(true) => {}
+            Some(false) => faults.push(format!("{name} was detached")),
+            None => faults.push(format!("{name} was missing")),
+        }
+    }
+    Ok(faults)
+}
+
+/// Whether a pod's network namespace is gone, as far as its link tells.
+///
+/// # Errors
+/// As for [`faults`].
+pub fn is_netns_gone(directory: &Path) -> Result<bool> {
+    Ok(is_attached(directory, INBOUND)? != Some(true))
+}
+
+/// None where there is no such pin.
+fn is_attached(directory: &Path, name: &str) -> Result<Option<bool>> {
+    let path = directory.join(name);
+    match bpf::open_pinned(&path) {
+        Ok(link) => bpf::is_attached(link.as_fd())
+            .tried(|| format!("ask for the link {}", path.display()))
+            .map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).tried(|| format!("open {}", path.display())),
+    }
 }
 
 fn attach_to_cgroup(state: &StateDir, pod: &Pod, hook: &Hook, staged: &Path) -> Result<()> {
@@ -177,17 +217,27 @@ fn pin(link: &OwnedFd, directory: &Path, name: &str) -> Result<()> {
     bpf::pin(link.as_fd(), &path).tried(|| format!("pin {}", path.display()))
 }
 
-/// Two interceptors on one pod would redirect each other's connections.
+/// Two interceptors on one pod would redirect each other's connections. One that is attached
+/// to a cgroup above or below this one is known by the network namespace.
 fn refuse_second_interceptor(pod: &Pod) -> Result<()> {
-    let ids = bpf::attached_programs(pod.cgroup.directory(), BPF_CGROUP_SOCK_OPS)
-        .tried(|| format!("ask for the programs on {}", pod.cgroup.path().display()))?;
-    if ids.is_empty() {
+    let cgroup = pod.cgroup.path().display();
+    let netns = pod.netns.path().display();
+    let on_cgroup = bpf::attached_programs(pod.cgroup.directory(), BPF_CGROUP_SOCK_OPS)
+        .tried(|| format!("ask for the programs on {cgroup}"))?;
+    let on_netns = bpf::attached_programs(pod.netns.file(), BPF_SK_LOOKUP)
+        .tried(|| format!("ask for the programs on {netns}"))?;
+    if on_cgroup.is_empty() && on_netns.is_empty() {
         return Ok(());
     }
-    for program in aya::programs::loaded_programs().flatten() {
-        if ids.contains(&program.id()) && program.name_as_str() == Some("socket_events") {
+    let loaded: Vec<_> = aya::programs::loaded_programs().flatten().collect();
+    for (what, ids, name) in [
+        (format!("--cgroup {cgroup}"), on_cgroup, "socket_events"),
+        (format!("--netns {netns}"), on_netns, "inbound_lookup"),
+    ] {
+        let mut ours = loaded.iter().filter(|it| it.name_as_str() == Some(name));
+        if ours.any(|program| ids.contains(&program.id())) {
             return Err(Error::input(
-                format!("--cgroup {}", pod.cgroup.path().display()),
+                what,
                 "is intercepted already, by an agent with another state directory or in the foreground",
                 "detach it there first",
             ));

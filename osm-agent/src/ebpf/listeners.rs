@@ -27,8 +27,11 @@ use crate::{
 /// Finds the sidecar's listening sockets in the pod's processes and keeps them; returns how
 /// many there were.
 ///
+/// A process that can't be inspected is skipped: it may just end, or an app may have made
+/// itself so, and must not keep the pod from being intercepted.
+///
 /// # Errors
-/// Where the pod's processes can't be inspected. One that ends meanwhile is no error.
+/// Where the pod's processes can't be listed, or a listener can't be kept.
 pub fn find(pod: &Pod, listeners: &mut SockHash<MapData, ListenerKey>) -> Result<usize> {
     let netns = pod.netns.inode()?;
     let cookie = pod.netns.cookie()?;
@@ -38,10 +41,7 @@ pub fn find(pod: &Pod, listeners: &mut SockHash<MapData, ListenerKey>) -> Result
         .processes()
         .tried(|| format!("list the processes of {}", pod.cgroup.path().display()))?;
     for pid in processes {
-        for found in gone_is_none(of_process(pid, netns, pod.sidecar_uid))
-            .tried(|| format!("look for listeners in process {pid}"))?
-            .unwrap_or_default()
-        {
+        for found in of_process(pid, netns, pod.sidecar_uid).unwrap_or_default() {
             if seen.insert(found.inode) {
                 keep(cookie, &found, listeners)
                     .tried(|| format!("keep the listener {} of process {pid}", found.address))?;
@@ -94,27 +94,19 @@ fn of_process(pid: i32, netns: u64, uid: u32) -> Result<Vec<Found>, LookError> {
         let FDTarget::Socket(inode) = fd.target else {
             continue;
         };
-        if let Some(entry) = wanted.iter().find(|entry| entry.inode == inode) {
+        let Some(entry) = wanted.iter().find(|entry| entry.inode == inode) else {
+            continue;
+        };
+        // It may be closed by now.
+        if let Ok(socket) = pidfd_getfd(&pidfd, fd.fd, PidfdGetfdFlags::empty()) {
             found.push(Found {
                 address: entry.local_address,
                 inode,
-                socket: pidfd_getfd(&pidfd, fd.fd, PidfdGetfdFlags::empty())?,
+                socket,
             });
         }
     }
     Ok(found)
-}
-
-/// A process or one of its descriptors may go while it is looked at.
-fn gone_is_none<T>(result: Result<T, LookError>) -> Result<Option<T>, LookError> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(
-            LookError::Proc(ProcError::NotFound(_))
-            | LookError::System(rustix::io::Errno::SRCH | rustix::io::Errno::BADF),
-        ) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 const fn direction(address: SocketAddr) -> Option<Direction> {

@@ -7,6 +7,7 @@ pub(crate) mod links;
 mod listeners;
 mod maps;
 pub(crate) mod objects;
+mod place;
 mod pods;
 mod policies;
 mod state;
@@ -14,6 +15,7 @@ mod state;
 use std::path::Path;
 
 use aya::maps::MapError;
+use osm_ebpf_common::maps::PolicyWord;
 
 use crate::{
     error::Result,
@@ -40,15 +42,17 @@ impl Ebpf {
     /// Where the kernel can't do it, or another version's state is there.
     pub fn open(state_dir: &Path) -> Result<Self> {
         let state = StateDir::create(state_dir)?;
-        let maps = match instance::open_or_load(&state) {
-            Ok(maps) => maps,
-            Err(error) => {
-                // The error that is reported is the first one. With pods attached, what is
-                // there stays: it intercepts them.
-                if instance::pods_of(&state) == 0 {
+        let maps = if let Some(maps) = instance::open(&state)? {
+            maps
+        } else {
+            state.refuse_foreign()?;
+            match instance::load_anew(&state) {
+                Ok(maps) => maps,
+                Err(error) => {
+                    // The error that is reported is the first one.
                     let _ = state.remove();
+                    return Err(error);
                 }
-                return Err(error);
             }
         };
         let mut ebpf = Self { state, maps };
@@ -93,6 +97,26 @@ impl Ebpf {
         Ok(())
     }
 
+    fn enrol_under(&mut self, pod: &Pod, policy: &Policy, word: PolicyWord) -> Result<Enrolled> {
+        // Before anything about the pod is written: it goes with what is broken.
+        let faults = self.withdraw_broken(pod)?;
+        self.stage_interfaces(pod, policy, word.id())?;
+        let enrolled = match self.pod_by_cookie(pod.netns.cookie()?)? {
+            Some(entry) => self.change(pod, &entry, word)?,
+            None => self.enrol_new(pod, word)?,
+        };
+        Ok(if faults.is_empty() {
+            enrolled
+        } else {
+            Enrolled::Repaired(faults)
+        })
+    }
+
+    fn is_known(&self, netns_cookie: u64) -> Result<bool> {
+        let pods = self.pods()?;
+        Ok(pods.iter().any(|pod| pod.netns_cookie == netns_cookie))
+    }
+
     /// Undoes what an agent that was killed left half-done.
     fn recover(&mut self) -> Result<()> {
         self.recover_pods()?;
@@ -103,12 +127,7 @@ impl Ebpf {
 impl Interceptor for Ebpf {
     fn enrol(&mut self, pod: &Pod, policy: &Policy) -> Result<Enrolled> {
         let word = self.ensure_policy(policy)?;
-        let enrolled = self
-            .stage_interfaces(pod, policy, word.id())
-            .and_then(|()| match self.pod_by_cookie(pod.netns.cookie()?)? {
-                Some(entry) => self.change(pod, &entry, word),
-                None => self.enrol_new(pod, word),
-            });
+        let enrolled = self.enrol_under(pod, policy, word);
         // Also after a failure: what nobody uses is not left behind.
         let collected = self.collect_policies();
         let enrolled = enrolled?;
@@ -118,7 +137,7 @@ impl Interceptor for Ebpf {
 
     fn withdraw(&mut self, netns: &Netns) -> Result<bool> {
         let cookie = netns.cookie()?;
-        let is_there = self.inspect(netns)?;
+        let is_there = self.is_known(cookie)?;
         if is_there {
             self.withdraw_by_cookie(cookie)?;
         }
@@ -127,7 +146,7 @@ impl Interceptor for Ebpf {
 
     fn inspect(&self, netns: &Netns) -> Result<bool> {
         let cookie = netns.cookie()?;
-        Ok(self.pods()?.iter().any(|pod| pod.netns_cookie == cookie))
+        Ok(self.is_known(cookie)? && links::faults(&self.state.pod(cookie))?.is_empty())
     }
 }
 

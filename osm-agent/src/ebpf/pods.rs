@@ -1,6 +1,6 @@
 //! Pods in the maps: described before their programs are attached, removed after.
 
-use std::{collections::BTreeSet, fs};
+use std::collections::BTreeSet;
 
 use aya::{maps::PerCpuValues, util::nr_cpus};
 use osm_ebpf_common::{
@@ -50,7 +50,21 @@ impl Ebpf {
             .collect()
     }
 
-    /// Changes the policy of a pod that is intercepted: one store.
+    /// Lets go of a pod that is not intercepted as it should be; says what was wrong with it.
+    pub(super) fn withdraw_broken(&mut self, pod: &Pod) -> Result<Vec<String>> {
+        let cookie = pod.netns.cookie()?;
+        if self.pod_by_cookie(cookie)?.is_none() {
+            return Ok(Vec::new());
+        }
+        let faults = links::faults(&self.state.pod(cookie))?;
+        if !faults.is_empty() {
+            self.check_same_name(pod)?;
+            self.withdraw_pod(cookie)?;
+        }
+        Ok(faults)
+    }
+
+    /// Changes the policy of a pod that is intercepted, with one store, and its addresses.
     pub(super) fn change(
         &mut self,
         pod: &Pod,
@@ -64,16 +78,51 @@ impl Ebpf {
             .policy_in_force
             .get(&slot, 0)
             .tried(|| "read the map POLICY_IN_FORCE")?;
-        if before == word {
+        let is_readdressed = self.readdress(pod, entry)?;
+        if before != word {
+            self.set_policy(slot, word)?;
+        } else if !is_readdressed {
             return Ok(Enrolled::Unchanged);
         }
-        self.set_policy(slot, word)?;
         Ok(Enrolled::Changed)
+    }
+
+    /// Writes a pod's addresses where they are others now; says whether they were.
+    fn readdress(&mut self, pod: &Pod, before: &PodEntry) -> Result<bool> {
+        let cookie = pod.netns.cookie()?;
+        let (entry, wanted) = addressed(
+            pod,
+            PodEntry::new(cookie, before.slot(), before.sidecar_uid()),
+        );
+        let present: Vec<LocalKey> = self
+            .maps
+            .locals
+            .keys()
+            .filter(|key| {
+                key.as_ref()
+                    .map_or(true, |key| key.netns_cookie() == cookie)
+            })
+            .collect::<Result<_, _>>()
+            .tried(|| "read the map LOCALS")?;
+        let is_same_set =
+            wanted.len() == present.len() && wanted.iter().all(|key| present.contains(key));
+        if entry == *before && is_same_set {
+            return Ok(false);
+        }
+        // At every moment, what is the pod's own both before and after is known to be.
+        self.add_locals(&wanted)?;
+        self.set_pod(cookie, entry)?;
+        for key in present.iter().filter(|key| !wanted.contains(key)) {
+            found(self.maps.locals.remove(key)).tried(|| "remove from the map LOCALS")?;
+        }
+        Ok(true)
     }
 
     /// Describes a pod and attaches the programs to it.
     pub(super) fn enrol_new(&mut self, pod: &Pod, word: PolicyWord) -> Result<Enrolled> {
-        if self.cookie_of(&pod.name)?.is_some() {
+        if let Some(namesake) = self.cookie_of(&pod.name)?
+            && !self.withdraw_dead(namesake)?
+        {
             return Err(Error::input(
                 format!("--pod {}", pod.name),
                 "a pod of that name, with another network namespace, is attached",
@@ -96,6 +145,15 @@ impl Ebpf {
         }
     }
 
+    /// Lets go of a pod whose network namespace is gone; says whether it was.
+    fn withdraw_dead(&mut self, netns_cookie: u64) -> Result<bool> {
+        let is_dead = links::is_netns_gone(&self.state.pod(netns_cookie))?;
+        if is_dead {
+            self.withdraw_pod(netns_cookie)?;
+        }
+        Ok(is_dead)
+    }
+
     pub(super) fn withdraw_pod(&mut self, netns_cookie: u64) -> Result<()> {
         links::detach(&self.state.pod(netns_cookie))?;
         self.undescribe(netns_cookie)
@@ -103,8 +161,8 @@ impl Ebpf {
 
     /// Removes pods whose enrolment or withdrawal was cut short.
     pub(super) fn recover_pods(&mut self) -> Result<()> {
-        for entry in fs::read_dir(self.state.staging()).tried(|| "read the staging directory")? {
-            links::detach(&entry.tried(|| "read the staging directory")?.path())?;
+        for staged in self.state.staged_pods()? {
+            links::detach(&staged)?;
         }
         let cookies: Vec<u64> = self
             .maps
@@ -128,23 +186,29 @@ impl Ebpf {
         let slot = self.free_slot()?;
         self.zero_counters(slot)?;
         self.set_policy(slot, word)?;
-        let mut entry = PodEntry::new(cookie, slot, pod.sidecar_uid);
-        for address in &pod.addresses {
-            let address = Address::from(*address);
-            entry = entry.with_address(address);
-            if address != entry.address_v4() && address != entry.address_v6() {
-                self.maps
-                    .locals
-                    .insert(LocalKey::new(cookie, address), 1, 0)
-                    .tried(|| "write the map LOCALS")?;
-            }
-        }
         let record = PodRecord::new(&pod.name, pod.cgroup.id()?)
             .ok_or_else(|| Error::input(&pod.name, "is too long for a pod's name", "shorten it"))?;
+        // First: by it, `recover_pods` finds what an agent that is killed has written.
         self.maps
             .pod_records
             .insert(cookie, record, 0)
             .tried(|| "write the map POD_RECORDS")?;
+        let (entry, locals) = addressed(pod, PodEntry::new(cookie, slot, pod.sidecar_uid));
+        self.add_locals(&locals)?;
+        self.set_pod(cookie, entry)
+    }
+
+    fn add_locals(&mut self, keys: &[LocalKey]) -> Result<()> {
+        for key in keys {
+            self.maps
+                .locals
+                .insert(key, 1, 0)
+                .tried(|| "write the map LOCALS")?;
+        }
+        Ok(())
+    }
+
+    fn set_pod(&mut self, cookie: u64, entry: PodEntry) -> Result<()> {
         self.maps
             .pods
             .insert(cookie, entry, 0)
@@ -185,12 +249,15 @@ impl Ebpf {
         Ok(())
     }
 
-    fn check_same_pod(&self, pod: &Pod) -> Result<()> {
-        let record = self
-            .maps
+    fn record(&self, pod: &Pod) -> Result<PodRecord> {
+        self.maps
             .pod_records
             .get(&pod.netns.cookie()?, 0)
-            .tried(|| "read the map POD_RECORDS")?;
+            .tried(|| "read the map POD_RECORDS")
+    }
+
+    fn check_same_name(&self, pod: &Pod) -> Result<()> {
+        let record = self.record(pod)?;
         if record.name() != pod.name {
             return Err(Error::input(
                 format!("--pod {}", pod.name),
@@ -198,7 +265,12 @@ impl Ebpf {
                 format!("give --pod {}, or detach it first", record.name()),
             ));
         }
-        if record.cgroup() != pod.cgroup.id()? {
+        Ok(())
+    }
+
+    fn check_same_pod(&self, pod: &Pod) -> Result<()> {
+        self.check_same_name(pod)?;
+        if self.record(pod)?.cgroup() != pod.cgroup.id()? {
             return Err(Error::input(
                 format!("--cgroup {}", pod.cgroup.path().display()),
                 format!("{} is attached to another cgroup", pod.name),
@@ -248,4 +320,28 @@ impl Ebpf {
             .set(slot, zero, 0)
             .tried(|| "write the map COUNTERS")
     }
+}
+
+/// A pod's entry with its addresses, and the keys of those that the entry has no room for.
+fn addressed(pod: &Pod, mut entry: PodEntry) -> (PodEntry, Vec<LocalKey>) {
+    let cookie = entry.netns_cookie();
+    let mut locals = Vec::new();
+    let mut add = |address| {
+        let key = LocalKey::new(cookie, address);
+        if !locals.contains(&key) {
+            locals.push(key);
+        }
+    };
+    for address in &pod.addresses {
+        let address = Address::from(*address);
+        entry = entry.with_address(address);
+        if address != entry.address_v4() && address != entry.address_v6() {
+            add(address);
+        }
+    }
+    for address in &pod.link_local {
+        entry = entry.with_more_addresses();
+        add(Address::from(*address));
+    }
+    (entry, locals)
 }

@@ -1,7 +1,11 @@
 //! Policies in the maps: written whole, shared by pods with equal lists, removed when the
 //! last of them has gone on to another.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    thread,
+    time::Duration,
+};
 
 use aya::maps::lpm_trie::Key;
 use osm_ebpf_common::maps::{PolicyRecord, PolicyWord, PortPageKey, RangeKey};
@@ -12,6 +16,8 @@ use crate::{
     policy::Policy,
     sys,
 };
+
+const NO_PROGRAM_RUNS_SO_LONG: Duration = Duration::from_millis(100);
 
 impl Ebpf {
     /// The word that puts a policy in force. It is written first where it is not there yet.
@@ -50,7 +56,11 @@ impl Ebpf {
             return self.collect_interfaces();
         }
         // A program may have read the old id just before the change.
-        sys::netns::wait_for_running_programs().tried(|| "wait for running BPF programs")?;
+        if sys::netns::wait_for_running_programs().is_err() {
+            // It is refused where CPUs run without ticks (nohz_full). A program runs for
+            // microseconds and can be neither preempted nor put to sleep for long.
+            thread::sleep(NO_PROGRAM_RUNS_SO_LONG);
+        }
         for id in unused {
             self.set_staged(id)?;
             self.maps

@@ -1,6 +1,10 @@
 //! What an init container is told: by flags, by its environment, by a file.
 
-use std::{collections::BTreeSet, ffi::OsString, path::Path};
+use std::{
+    collections::{BTreeSet, HashMap},
+    ffi::{OsStr, OsString},
+    path::Path,
+};
 
 use ipnet::IpNet;
 
@@ -57,21 +61,28 @@ impl List {
 
 /// The environment, in which an empty value is none: so templates of pods write a list that
 /// has no items.
-pub struct Environment<F>(pub F);
+#[derive(Clone, Debug, Default)]
+pub struct Environment(HashMap<OsString, OsString>);
 
-impl<F: Fn(&str) -> Option<OsString>> Environment<F> {
+impl FromIterator<(OsString, OsString)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (OsString, OsString)>>(variables: I) -> Self {
+        Self(variables.into_iter().collect())
+    }
+}
+
+impl Environment {
     /// The value of a variable.
     ///
     /// # Errors
     /// Where it is not UTF-8.
     pub fn text(&self, name: &str) -> Result<Option<String>> {
-        let Some(value) = (self.0)(name) else {
+        let Some(value) = self.0.get(OsStr::new(name)) else {
             return Ok(None);
         };
-        match value.into_string() {
-            Ok(text) if text.trim().is_empty() => Ok(None),
-            Ok(text) => Ok(Some(text)),
-            Err(_) => Err(Error::input(name, "is not UTF-8", "write it as text")),
+        match value.to_str() {
+            Some(text) if text.trim().is_empty() => Ok(None),
+            Some(text) => Ok(Some(text.to_owned())),
+            None => Err(Error::input(name, "is not UTF-8", "write it as text")),
         }
     }
 
@@ -190,8 +201,8 @@ fn extend<T: Ord>(
 mod tests {
     use super::*;
 
-    fn environment(value: &'static str) -> Environment<impl Fn(&str) -> Option<OsString>> {
-        Environment(move |name| (name == "OSM_MODE").then(|| value.into()))
+    fn environment(value: &str) -> Environment {
+        [("OSM_MODE".into(), value.into())].into_iter().collect()
     }
 
     #[test]

@@ -118,7 +118,7 @@ pub fn inbound(policy: &Policy, network: &dyn Network, witness: &Witness) -> Vec
             }
             let to = SocketAddr::new(*ip, *port);
             let asked = Inbound {
-                client: client.address(*is_v6).into(),
+                client: Client::address(*is_v6).into(),
                 destination: to.ip().into(),
                 port: *port,
                 interface: 0,
@@ -160,7 +160,7 @@ impl Client {
         })
     }
 
-    const fn address(&self, is_v6: bool) -> IpAddr {
+    const fn address(is_v6: bool) -> IpAddr {
         if is_v6 {
             IpAddr::V6(V6.1)
         } else {
@@ -190,7 +190,7 @@ impl Client {
 
     fn try_once(&mut self, to: SocketAddr, is_redirected: bool, witness: &Witness) -> Outcome {
         self.next_port += 1;
-        let from = SocketAddr::new(self.address(to.is_ipv6()), self.next_port);
+        let from = SocketAddr::new(Self::address(to.is_ipv6()), self.next_port);
         let seen = self
             .connect(from, to)
             .map(|()| witness.arrival(from, Instant::now() + ARRIVES_WITHIN));

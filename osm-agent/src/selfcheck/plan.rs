@@ -1,7 +1,10 @@
 //! Which connections to make, and what has to become of them. Pure: the decision function
 //! says what a policy does to a destination, and the network which destinations can be dialled.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use osm_ebpf_common::{
     address::Address,
@@ -96,6 +99,7 @@ pub fn plan(policy: &Policy, network: &dyn Network, quiet: Quiet) -> (Vec<Case>,
         network,
         view: View::new(policy, &own),
         quiet,
+        ports: ports(policy),
         is_v6: false,
         cases: Vec::new(),
         untried: Vec::new(),
@@ -113,6 +117,7 @@ struct Planner<'a> {
     network: &'a dyn Network,
     view: View<'a>,
     quiet: Quiet,
+    ports: Vec<u16>,
     is_v6: bool,
     cases: Vec<Case>,
     untried: Vec<Untried>,
@@ -183,7 +188,11 @@ impl Planner<'_> {
     /// A destination that can be dialled and is decided on for that reason.
     fn find(&self, is_wanted: impl Fn(Reason) -> bool) -> Option<SocketAddr> {
         self.addresses()
-            .flat_map(|ip| self.ports().map(move |port| SocketAddr::new(ip, port)))
+            .flat_map(|ip| {
+                self.ports
+                    .iter()
+                    .map(move |port| SocketAddr::new(ip, *port))
+            })
             .filter(|to| is_wanted(self.reason(*to, false)) || is_wanted(self.reason(*to, true)))
             .find(|to| {
                 let interface = self.network.interface_towards(to.ip());
@@ -228,15 +237,14 @@ impl Planner<'_> {
         let is_v6 = self.is_v6;
         all.filter(move |ip| ip.is_ipv6() == is_v6 && !ip.is_unspecified())
     }
+}
 
-    fn ports(&self) -> impl Iterator<Item = u16> {
-        let excluded = self.policy.excluded_ports(Direction::Outbound);
-        let free = (1..=u16::MAX).find(|port| {
-            let mut excluded = self.policy.excluded_ports(Direction::Outbound);
-            !excluded.any(|it| it == *port)
-        });
-        PORTS.into_iter().chain(free).chain(excluded.take(1))
-    }
+/// Ports to dial: some that are not excluded, if there are any, and one that is.
+fn ports(policy: &Policy) -> Vec<u16> {
+    let excluded: BTreeSet<u16> = policy.excluded_ports(Direction::Outbound).collect();
+    let free = (1..=u16::MAX).find(|port| !excluded.contains(port));
+    let one_excluded = excluded.first().copied();
+    PORTS.into_iter().chain(free).chain(one_excluded).collect()
 }
 
 /// The second and the first address of a range.

@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-use aya_obj::generated::{bpf_attach_type, bpf_cmd};
+use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_link_type};
 
 /// Attaches a program to a cgroup or a network namespace. The link holds as long as the
 /// returned descriptor or a pin of it. Linux 5.7; `bpf_link_create` in `kernel/bpf/syscall.c`.
@@ -56,6 +56,47 @@ pub fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     unsafe { call(bpf_cmd::BPF_LINK_DETACH, &mut attributes) }.map(drop)
 }
 
+/// Whether a link to a cgroup or a network namespace is still attached: it is not once it was
+/// detached, or what it was attached to is gone. Linux 5.8; `bpf_link_get_info_by_fd` in
+/// `kernel/bpf/syscall.c`.
+///
+/// # Errors
+/// `EINVAL` where the kernel has no such information.
+pub fn is_attached(link: BorrowedFd<'_>) -> io::Result<bool> {
+    /// `struct bpf_link_info` up to what these two kinds of link have.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        kind: u32,
+        id: u32,
+        program: u32,
+        _padding: u32,
+        /// The cgroup's id, 64 bits, or the namespace's inode, 32 bits, and the attach type.
+        target: [u32; 4],
+    }
+    #[repr(C)]
+    struct Attributes {
+        fd: RawFd,
+        length: u32,
+        info: u64,
+    }
+    let mut info = Info::default();
+    let mut attributes = Attributes {
+        fd: link.as_raw_fd(),
+        length: u32::try_from(size_of::<Info>()).map_err(io::Error::other)?,
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    // SAFETY: the attributes are those of the command; the buffer is as long as is said.
+    unsafe { call(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes) }?;
+    if info.kind == bpf_link_type::BPF_LINK_TYPE_CGROUP as u32 {
+        return Ok(info.target[..2] != [0, 0]);
+    }
+    if info.kind == bpf_link_type::BPF_LINK_TYPE_NETNS as u32 {
+        return Ok(info.target[0] != 0);
+    }
+    Err(io::Error::other("it is a link of another kind"))
+}
+
 /// The attributes of `BPF_OBJ_PIN` and `BPF_OBJ_GET`.
 #[repr(C)]
 struct ObjectAttributes {
@@ -94,7 +135,8 @@ pub fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
     unsafe { call_for_fd(bpf_cmd::BPF_OBJ_GET, &mut attributes) }
 }
 
-/// The ids of the programs attached to a cgroup itself. Linux 4.15.
+/// The ids of the programs attached to a cgroup itself, Linux 4.15, or to a network namespace,
+/// Linux 5.9.
 ///
 /// # Errors
 /// `EINVAL` where the kernel does not know the attach type.

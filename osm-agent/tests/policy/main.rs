@@ -204,7 +204,7 @@ fn digest_is_the_same_everywhere() {
     let hex = digest.map(|byte| format!("{byte:02x}")).concat();
     assert_eq!(
         hex,
-        "33f7ed7d1ea4847b8b2ef59dbf56e77072cc9dceb7f12a783f30fa3bf53ac0e6"
+        "b13bd2b438e88945d4967fd9b1c67ee38fbaacc9fa4718a2f458f1ca23c01b07"
     );
 }
 

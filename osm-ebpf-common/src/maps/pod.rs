@@ -51,6 +51,13 @@ impl PodEntry {
         self
     }
 
+    /// Says that the caller writes [`LocalKey`]s, for addresses that connections never come from.
+    #[must_use]
+    pub const fn with_more_addresses(mut self) -> Self {
+        self.flags |= Self::MORE_ADDRESSES;
+        self
+    }
+
     /// The namespace this entry is about: a reader compares it, as the kernel may give an
     /// entry's memory to another one while it is being read.
     #[inline(always)]

@@ -1,0 +1,248 @@
+//! A pod's cgroup, and which ones are no pod's.
+
+use std::{
+    fs::{self, File, Metadata},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Component, Path, PathBuf},
+};
+
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, fstatfs};
+
+use crate::error::{Error, Result, Tried as _};
+
+/// An open cgroup (v2).
+#[derive(Debug)]
+pub struct Cgroup {
+    path: PathBuf,
+    directory: File,
+}
+
+impl Cgroup {
+    /// Opens a pod's cgroup; a relative path is taken from the root of the hierarchy.
+    ///
+    /// # Errors
+    /// Where the path is no cgroup of v2, or not one pod's own.
+    pub fn open(path: &Path, root: &Path) -> Result<Self> {
+        let path = root.join(path);
+        let what = format!("--cgroup {}", path.display());
+        let example = format!("give a pod's directory below {}", root.display());
+        let directory = File::open(&path).map_err(|error| {
+            Error::input(&what, format!("cannot be opened ({error})"), &example)
+        })?;
+        let kind = fstatfs(&directory)
+            .map_err(io::Error::from)
+            .tried(|| &what)?
+            .filesystem_type();
+        if kind == CGROUP_SUPER_MAGIC {
+            return Err(Error::input(&what, "is a cgroup of version 1", example));
+        }
+        let metadata = directory.metadata().tried(|| &what)?;
+        if kind != CGROUP2_SUPER_MAGIC || !metadata.is_dir() {
+            return Err(Error::input(&what, "is not a cgroup", example));
+        }
+        let path = path.canonicalize().tried(|| format!("resolve {what}"))?;
+        if let Some(problem) = Guarded::of_this_process(root).problem(Place::of(&metadata)) {
+            return Err(Error::input(&what, problem, example));
+        }
+        Ok(Self { path, directory })
+    }
+
+    /// The open directory.
+    #[must_use]
+    pub const fn directory(&self) -> &File {
+        &self.directory
+    }
+
+    /// The path it was opened by, resolved.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The number by which the kernel knows it: the directory's inode.
+    ///
+    /// # Errors
+    /// Where the kernel can't tell.
+    pub fn id(&self) -> Result<u64> {
+        Ok(self
+            .directory
+            .metadata()
+            .tried(|| "read the cgroup's inode")?
+            .ino())
+    }
+
+    /// The processes in it and below it.
+    ///
+    /// # Errors
+    /// Where a directory of it can't be read, other than by having gone.
+    pub fn processes(&self) -> io::Result<Vec<i32>> {
+        let mut found = Vec::new();
+        let mut directories = vec![self.path.clone()];
+        while let Some(directory) = directories.pop() {
+            match look_into(&directory) {
+                Ok((processes, below)) => {
+                    found.extend(processes);
+                    directories.extend(below);
+                }
+                // A threaded cgroup has no processes of its own; a container may just end.
+                Err(error) if is_gone(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The processes of one cgroup, and the cgroups right below it.
+fn look_into(directory: &Path) -> io::Result<(Vec<i32>, Vec<PathBuf>)> {
+    let text = fs::read_to_string(directory.join("cgroup.procs"))?;
+    let processes = text.lines().filter_map(|line| line.parse().ok()).collect();
+    let mut below = Vec::new();
+    let entries = match fs::read_dir(directory) {
+        Err(error) if is_gone(&error) => return Ok((processes, below)),
+        entries => entries?,
+    };
+    for entry in entries {
+        let kind = entry.and_then(|entry| Ok((entry.file_type()?, entry.path())));
+        match kind {
+            Ok((kind, path)) if kind.is_dir() => below.push(path),
+            Err(error) if !is_gone(&error) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok((processes, below))
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP)
+    )
+}
+
+/// A directory of the hierarchy, by whichever mount it is seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    device: u64,
+    inode: u64,
+}
+
+impl Place {
+    /// What the kernel calls the root of cgroup v2, in `kernel/cgroup/cgroup.c` and kernfs.
+    const ROOT_INODE: u64 = 1;
+
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        }
+    }
+}
+
+/// The cgroups that are no pod's.
+#[derive(Debug, Default)]
+struct Guarded {
+    roots: Vec<Place>,
+    /// Those that hold the agent itself.
+    own: Vec<Place>,
+}
+
+impl Guarded {
+    fn of_this_process(root: &Path) -> Self {
+        let mut guarded = Self::default();
+        let own = own_cgroup();
+        // What is given as the root may be any directory; the mounts tell the true one.
+        let mounted = cgroup_root().ok();
+        for root in [Some(root), mounted.as_deref()].into_iter().flatten() {
+            guarded.roots.extend(place(root));
+            let Some(own) = &own else { continue };
+            let own = root.join(own);
+            let holders = own.ancestors().take_while(|it| it.starts_with(root));
+            guarded.own.extend(holders.filter_map(place));
+        }
+        guarded
+    }
+
+    fn problem(&self, place: Place) -> Option<&'static str> {
+        if place.inode == Place::ROOT_INODE || self.roots.contains(&place) {
+            return Some("is the root cgroup, which holds every process of the node");
+        }
+        self.own
+            .contains(&place)
+            .then_some("holds this very process, so it is not a pod's own")
+    }
+}
+
+fn place(path: &Path) -> Option<Place> {
+    fs::metadata(path).ok().map(|metadata| Place::of(&metadata))
+}
+
+/// Where the agent itself is, as seen from the root of the hierarchy; none where that is
+/// outside of what its cgroup namespace shows.
+fn own_cgroup() -> Option<PathBuf> {
+    let text = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let own = PathBuf::from(own.trim_start_matches('/'));
+    let is_inside = own
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
+    is_inside.then_some(own)
+}
+
+/// The root of the cgroup v2 hierarchy, wherever it is mounted.
+///
+/// # Errors
+/// Where it is not.
+pub fn cgroup_root() -> Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/mounts").tried(|| "read /proc/mounts")?;
+    mounts
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>())
+        .find(|fields| fields.get(2) == Some(&"cgroup2"))
+        .and_then(|fields| fields.get(1).map(PathBuf::from))
+        .ok_or_else(|| {
+            Error::input(
+                "/proc/mounts",
+                "no cgroup v2 hierarchy is mounted",
+                "mount one (`mount -t cgroup2 none /sys/fs/cgroup/unified`) or give --cgroup-root",
+            )
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(device: u64, inode: u64) -> Place {
+        Place { device, inode }
+    }
+
+    #[test]
+    fn roots_and_holders_of_the_agent_are_no_pod_s() {
+        let guarded = Guarded {
+            roots: vec![at(7, 40)],
+            own: vec![at(7, 50), at(7, 51)],
+        };
+        for (place, is_pod_s) in [
+            (at(7, 1), false),
+            (at(8, 1), false),
+            (at(7, 40), false),
+            (at(7, 50), false),
+            (at(7, 51), false),
+            (at(8, 40), true),
+            (at(8, 50), true),
+            (at(7, 52), true),
+        ] {
+            assert_eq!(guarded.problem(place).is_none(), is_pod_s, "{place:?}");
+        }
+    }
+
+    #[test]
+    fn root_of_the_mounted_hierarchy_is_guarded_whatever_root_is_given() {
+        let Ok(root) = cgroup_root() else { return };
+        let guarded = Guarded::of_this_process(Path::new("/nonexistent"));
+        let place = place(&root).expect("the root is there");
+        assert!(guarded.problem(place).is_some());
+    }
+}
