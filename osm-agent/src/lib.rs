@@ -4,6 +4,9 @@
 //! * [`policy`]: what it means, in the form in which the kernel looks it up,
 //! * [`pod`]: whom it is for,
 //! * [`interceptor`]: what every datapath can do, and [`ebpf`], the one that does it,
+//! * [`check`]: what this kernel can do,
+//! * [`init`]: what an init container does, [`protocol`], in which it asks the node agent, and
+//!   [`selfcheck`], by which it proves what is in force,
 //! * [`cli`]: the commands.
 #![deny(unsafe_code)]
 

@@ -60,7 +60,7 @@ enum Answer {
 /// socket that took an IPv4 connection.
 #[inline(always)]
 fn answer(ctx: SocketOption, v4: bool) -> Answer {
-    let Some(socket) = ctx.socket().filter(|socket| socket.is_tcp()) else {
+    let Some(socket) = ctx.socket().filter(Socket::is_tcp) else {
         return Answer::None;
     };
     let (address, port) = match socket.remembered() {

@@ -102,6 +102,28 @@ fn peer_of_an_mptcp_socket(
 }
 
 #[rstest]
+fn source_port_that_leads_to_two_destinations_at_once(
+    #[values(Backend::Ebpf, Backend::Legacy, Backend::Nft)] backend: Backend,
+) {
+    let Some(mesh) = Mesh::attached_by(backend, &Lists::default()) else {
+        return;
+    };
+    let pod = &mesh.world.pod;
+    let mut sidecar = pod.sidecar();
+    let to = [REMOTE, "198.51.100.11:80"];
+    let _remote = mesh.world.outside.server("remote", &to);
+    let mut app = pod.app();
+    let seen = to.map(|to| {
+        let connection = app.connect(Dial::to(to).reuseaddr().bind("0.0.0.0:40000"));
+        assert_eq!(connection.local().port(), 40000);
+        sidecar.next_accepted().peer.port()
+    });
+    assert_eq!(seen[0], 40000);
+    // Two connections from one port to one listener: conntrack has to tell them apart.
+    assert_eq!(seen[1] == 40000, backend == Backend::Ebpf);
+}
+
+#[rstest]
 fn one_source_port_to_two_ipv6_destinations(
     #[values(Backend::Ebpf, Backend::Legacy, Backend::Nft)] backend: Backend,
 ) {

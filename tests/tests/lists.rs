@@ -32,7 +32,6 @@ fn expect(mesh: &Mesh, lists: &Lists<'_>, wanted: &[(&str, Lands)]) {
 }
 
 #[rstest]
-#[expect(clippy::too_many_lines, reason = "a table")]
 fn nested_ranges_exclusion_beats_inclusion_at_every_depth(
     #[values(Backend::Ebpf, Backend::Legacy, Backend::Nft)] backend: Backend,
 ) {

@@ -93,15 +93,6 @@ pub(super) fn probe(features: &mut Features, cgroup_root: Option<&Path>) {
     }
 }
 
-/// Tries the whole only.
-pub(super) fn probe_whole(features: &mut Features, cgroup_root: Option<&Path>) {
-    let cgroup = TemporaryCgroup::new(cgroup_root);
-    let inside = |_| note_whole(features, &cgroup, place::netns());
-    if let Err(error) = place::with_private_bpffs(inside) {
-        unmountable(features, &error);
-    }
-}
-
 fn unmountable(features: &mut Features, error: &io::Error) {
     let why = format!("no mounts of its own can be had: {error}");
     features.note(BPFFS_MOUNT, For::Ebpf, Err::<String, _>(why));

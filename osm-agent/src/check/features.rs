@@ -80,11 +80,6 @@ impl Features {
         self.0.iter().any(|feature| feature.name == name)
     }
 
-    pub(super) fn is_ok(&self, name: &str) -> bool {
-        let mut of_name = self.0.iter().filter(|feature| feature.name == name);
-        of_name.any(|feature| feature.status == Status::Ok)
-    }
-
     fn push(&mut self, name: &str, for_: For, status: Status, detail: &str) {
         self.0.push(Feature {
             name: name.into(),

@@ -85,22 +85,6 @@ pub fn probe(cgroup_root: Option<&Path>) -> Report {
     }
 }
 
-/// What `auto` takes, and why, without looking at every feature: whether a pod can be enrolled
-/// with eBPF, and only if not, which iptables works.
-#[must_use]
-pub fn mode(cgroup_root: Option<&Path>) -> (Mode, String) {
-    let mut features = Features::default();
-    if let Some(why) = missing_privileges() {
-        ebpf::unknown(&mut features, &why);
-        return judge(&features.0);
-    }
-    ebpf::probe_whole(&mut features, cgroup_root);
-    if !features.is_ok(ebpf::WHOLE) {
-        iptables::probe(&mut features);
-    }
-    judge(&features.0)
-}
-
 /// Chooses from what was found. Pure.
 fn judge(features: &[Feature]) -> (Mode, String) {
     let find = |name: &str| features.iter().find(|feature| feature.name == name);

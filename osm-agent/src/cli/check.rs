@@ -15,9 +15,11 @@ use crate::{
 const SCHEMA: u32 = 1;
 
 /// Loads and attaches everything that interception takes, in a cgroup and in namespaces that are
-/// made for it and gone afterwards. No pod is touched. Exit status: 0 if some mode works, else 1.
+/// made for it and gone afterwards. No pod is touched.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:
+#[command(after_help = "Exit status: 0 if some mode works, else 1.
+
+Examples:
   osm-agent check
   osm-agent check -o json | jq -r .mode")]
 pub struct Check {

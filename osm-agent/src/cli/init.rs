@@ -22,8 +22,7 @@ const AGENT_TIMEOUT: u64 = 5;
 const SECONDS: std::ops::RangeInclusive<u64> = 1..=600;
 
 /// For the init container of a pod: has the pod intercepted, proves it with connections of its
-/// own, and returns. Exit status: 0 intercepted and proven, 126 redirection does not work, 2 wrong
-/// usage or configuration, 1 failed.
+/// own, and returns.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Every flag has an environment variable: OSM_MODE for --mode, OSM_OUTBOUND_IP_RANGE_EXCLUSION_LIST for
@@ -32,6 +31,9 @@ joined; of the others, a flag beats the variable, and either beats --config.
 
 iptables takes the capability NET_ADMIN, with iptables-legacy NET_RAW too; the proof uses SETUID
 and NET_RAW where it has them. Nothing is written to disk.
+
+Exit status: 0 intercepted and proven, 126 redirection does not work, 2 wrong usage or
+configuration, 1 failed.
 
 Examples:
   osm-agent init --config /etc/osm/mesh-config.yaml

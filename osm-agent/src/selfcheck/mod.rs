@@ -10,7 +10,7 @@
 //! | an excluded range, port or interface, outside of the inclusions | this process | it does not |
 //! | the sidecar to its pod | user 1500 | the pod's own address ends at 15003, which is told |
 //! | the app to its pod, both to localhost | both | they arrive where they were dialled |
-//! | inbound, an excluded inbound port | a host that is made up | see [`outside`] |
+//! | inbound, an excluded inbound port | a host that is made up | see `outside.rs` |
 //!
 //! **Who sees it.** Listeners of its own on 15001 and 15003, opened as user 1500 where that is
 //! allowed. Where the sidecar listens already (the init container runs again), the kernel's
@@ -97,7 +97,7 @@ impl fmt::Display for Finding {
 }
 
 /// Makes the connections, in the network namespace of this process, whose own addresses are
-/// `own`. It takes a second or two, and ten at most.
+/// `own`. It takes half a second, and longer only where something is wrong: half a minute at most.
 ///
 /// # Errors
 /// Where it can't listen, or something else than the sidecar has its ports.

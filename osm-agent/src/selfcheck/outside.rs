@@ -114,6 +114,10 @@ pub fn inbound(policy: &Policy, network: &dyn Network, witness: &Witness) -> Vec
         };
         for port in [witness.quiet.0].iter().chain(&direct) {
             if !witness.listens_on(*port) {
+                findings.push(Finding {
+                    path: name(path_of(*port, false), *is_v6),
+                    outcome: Outcome::Unproven(format!("{port} can't be listened on here")),
+                });
                 continue;
             }
             let to = SocketAddr::new(*ip, *port);
@@ -128,6 +132,16 @@ pub fn inbound(policy: &Policy, network: &dyn Network, witness: &Witness) -> Vec
         }
     }
     findings
+}
+
+fn path_of(port: u16, is_redirected: bool) -> &'static str {
+    if is_redirected {
+        "inbound"
+    } else if DIRECT_INBOUND_PORTS.contains(&port) {
+        "inbound, the metrics port"
+    } else {
+        "inbound, an excluded port"
+    }
 }
 
 /// The host outside, which is the kernel's neighbour by hardware address only.
@@ -169,13 +183,6 @@ impl Client {
     }
 
     fn try_port(&mut self, to: SocketAddr, is_redirected: bool, witness: &Witness) -> Finding {
-        let path = if is_redirected {
-            "inbound"
-        } else if DIRECT_INBOUND_PORTS.contains(&to.port()) {
-            "inbound, the metrics port"
-        } else {
-            "inbound, an excluded port"
-        };
         let mut outcome = self.try_once(to, is_redirected, witness);
         for _ in 1..ATTEMPTS {
             if matches!(outcome, Outcome::Wrong(_)) {
@@ -183,7 +190,7 @@ impl Client {
             }
         }
         Finding {
-            path: name(path, to.is_ipv6()),
+            path: name(path_of(to.port(), is_redirected), to.is_ipv6()),
             outcome,
         }
     }

@@ -140,6 +140,10 @@ impl Planner<'_> {
             ("outside of the included ranges", Reason::PassNotIncluded),
             ("an excluded interface", Reason::PassExcludedInterface),
         ] {
+            let by_interface = reason == Reason::PassExcludedInterface;
+            if by_interface && self.policy.excluded_interfaces().is_empty() {
+                continue;
+            }
             if let Some(to) = self.find(|it| it == reason) {
                 self.case(path, App, to, NotRedirected);
             }
@@ -296,7 +300,7 @@ mod tests {
             .collect()
     }
 
-    fn ranges(texts: &[&str]) -> std::collections::BTreeSet<IpNet> {
+    fn ranges(texts: &[&str]) -> BTreeSet<IpNet> {
         let read = |text: &&str| text.parse().expect("a range");
         texts.iter().map(read).collect()
     }

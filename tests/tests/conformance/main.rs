@@ -75,7 +75,7 @@ fn check(scene: &Scene, case: &Case) -> Result<(), TestCaseError> {
 fn progress(done: usize, policies: u64) {
     if stderr().is_terminal() {
         eprint!("\r{done} of {policies} policies");
-    } else if done % 100 == 0 {
+    } else if done.is_multiple_of(100) {
         eprintln!("{done} of {policies} policies");
     }
     // A progress line that can't be written is no failure.
