@@ -39,7 +39,7 @@ pub enum Direction {
 pub enum RangeRule {
     /// An excluded range holds it.
     Excluded,
-    /// There are inclusion ranges, and none holds it.
+    /// There are inclusion ranges of its family, and none holds it.
     NotIncluded,
     /// Nothing speaks against interception.
     Intercepted,

@@ -35,7 +35,7 @@ reasons! {
     PassExcludedRange = "pass-excluded-range",
     /// The destination's port is excluded.
     PassExcludedPort = "pass-excluded-port",
-    /// There are inclusion ranges, and none holds the destination.
+    /// There are inclusion ranges of its family, and none holds the destination.
     PassNotIncluded = "pass-not-included",
     /// The pod's port is excluded from inbound interception.
     PassExcludedInboundPort = "pass-excluded-inbound-port",

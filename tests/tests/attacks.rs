@@ -148,3 +148,57 @@ fn more_listeners_than_are_kept_come_and_go() {
         assert_eq!(client.connect(LOCAL).answered_by(), "local");
     }
 }
+
+/// A program of somebody else's in the pod also asks for the socket's state changes.
+#[test]
+fn foreign_program_in_the_pod_makes_no_note_stay() {
+    if missing(&[Need::Program("bpftool")]) {
+        return;
+    }
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
+    let pod = &mesh.world.pod;
+    let _link = osm_tests::sys::attach_foreign_sockops(pod.app_cgroup().path())
+        .expect("a program below ours");
+    pod.netns.sysctl("net/core/somaxconn", "4");
+    let mut sidecar = pod.sidecar();
+    sidecar.process().signal(Signal::SIGSTOP);
+    let mut app = pod.app();
+    let ids: Vec<_> = (0..30)
+        .map(|i| {
+            let dial = Dial::to(&format!("203.0.113.7:{}", 9000 + i));
+            let limit = Duration::from_millis(10);
+            app.connect(dial.no_greeting().nonblocking().timeout(limit))
+                .id
+        })
+        .collect();
+    assert!(notes(&mesh) > 10, "the sidecar's queue is full");
+    for id in ids {
+        app.close(id);
+    }
+    let start = std::time::Instant::now();
+    while notes(&mesh) > 0 {
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "{} stay",
+            notes(&mesh)
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    sidecar.process().signal(Signal::SIGCONT);
+    let _remote = mesh.world.outside.server("remote", &[REMOTE]);
+    assert_eq!(app.connect(REMOTE).answered_by(), "remote");
+}
+
+fn notes(mesh: &Mesh) -> usize {
+    let path = mesh.agent.state().path().join("maps/HANDSHAKES");
+    let output = std::process::Command::new("bpftool")
+        .args(["map", "dump", "--json", "pinned"])
+        .arg(path)
+        .output()
+        .expect("bpftool runs");
+    let entries: serde_json::Value =
+        serde_json::from_slice(&output.stdout).expect("bpftool prints JSON");
+    entries.as_array().map_or(0, Vec::len)
+}

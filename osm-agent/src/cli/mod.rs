@@ -34,7 +34,7 @@ pub struct Cli {
 enum Command {
     /// Intercept a pod, or change the lists of one that is intercepted
     Attach(attach::Attach),
-    /// Let go of a pod; its established connections live on
+    /// Let go of a pod; behind eBPF its established connections live on
     Detach(detach::Detach),
     /// Write, print or remove the iptables rules of the fallback
     Iptables(iptables::IptablesCommand),

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 pub struct Lists {
     /// Destinations that are not intercepted, whatever the inclusions say.
     pub outbound_ranges_excluded: BTreeSet<IpNet>,
-    /// If there are any: the only destinations that are intercepted.
+    /// If there are any of a family: the only destinations of it that are intercepted.
     pub outbound_ranges_included: BTreeSet<IpNet>,
     /// Ports that the pod reaches directly. 1 to 65535, host byte order.
     pub outbound_ports_excluded: BTreeSet<u16>,
