@@ -233,6 +233,27 @@ impl Netns {
         &self.file
     }
 
+    /// Waits until no other command works on the pod, and keeps others waiting as long as
+    /// this is open.
+    ///
+    /// # Errors
+    /// Where the kernel can't lock it.
+    pub fn lock(&self) -> Result<()> {
+        self.file
+            .lock()
+            .tried(|| format!("lock the network namespace {}", self.path.display()))
+    }
+
+    /// Lets other commands work on the pod.
+    ///
+    /// # Errors
+    /// Where the kernel can't.
+    pub fn unlock(&self) -> Result<()> {
+        self.file
+            .unlock()
+            .tried(|| format!("unlock the network namespace {}", self.path.display()))
+    }
+
     /// The inode number, which is what `/proc/PID/ns/net` shows.
     ///
     /// # Errors

@@ -18,7 +18,11 @@ fn hundred_thousand_connections_leave_no_map_entry() {
         return;
     };
     let pod = &mesh.world.pod;
-    let before = objects();
+    let ours = ours(&mesh);
+    assert!(
+        ours.len() >= 15 + 8 + 9,
+        "maps, programs and links: {ours:?}"
+    );
     let sidecar = pod.sidecar_with(&["--quiet"]);
     let _remote = mesh.world.outside.server("remote", &[REMOTE]);
     let tally = pod.app().many(Many::to(REMOTE, 100_000).concurrency(4));
@@ -33,7 +37,7 @@ fn hundred_thousand_connections_leave_no_map_entry() {
     let left = || {
         objects()
             .into_iter()
-            .filter(|id| before.contains(id))
+            .filter(|id| ours.contains(id))
             .collect::<Vec<_>>()
     };
     // The kernel frees programs and maps a moment after the last reference.
@@ -160,6 +164,32 @@ fn foreground_ends_with_its_process_even_when_killed() {
         });
         sidecar.drain();
     }
+}
+
+/// Every id of a program, map or link that is pinned, and of the programs of the links.
+fn ours(mesh: &Mesh) -> Vec<String> {
+    let state = mesh.agent.state();
+    let mut ids = Vec::new();
+    for pin in state.pins() {
+        let kind = match pin.iter().next().and_then(|it| it.to_str()) {
+            Some("maps") => "map",
+            Some("programs") => "prog",
+            Some("pods") => "link",
+            _ => continue,
+        };
+        let output = Command::new("bpftool")
+            .args([kind, "show", "--json", "pinned"])
+            .arg(state.path().join(&pin))
+            .output();
+        let output = output.expect("bpftool runs");
+        let object: serde_json::Value =
+            serde_json::from_slice(&output.stdout).expect("bpftool prints JSON");
+        ids.push(format!("{kind} {}", object["id"]));
+        if kind == "link" {
+            ids.push(format!("prog {}", object["prog_id"]));
+        }
+    }
+    ids
 }
 
 /// Every id of a program, map or link that bpftool knows.

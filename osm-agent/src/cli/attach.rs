@@ -64,6 +64,9 @@ impl Attach {
         let policy = self.policy.policy(&mesh)?;
         check_privileges()?;
         let pod = self.open_pod()?;
+        // One command at a time for one pod: of two that go opposite ways, each would remove
+        // what the other has put in force.
+        pod.netns.lock()?;
         if self.foreground {
             return match mode {
                 Mode::Auto | Mode::Ebpf => foreground::hold(&pod, &policy),
@@ -116,7 +119,12 @@ impl Attach {
             }
         }
         // Only now: there is no moment without interception.
-        mode::remove_rules(&self.iptables.tools(), &pod.netns).map(drop)
+        if let Err(error) = mode::remove_rules(&self.iptables.tools(), &pod.netns) {
+            warn(format_args!(
+                "{error}; iptables rules of ours that may be left there are in the way of eBPF"
+            ));
+        }
+        Ok(())
     }
 
     fn by_iptables(&self, pod: &Pod, policy: &Policy) -> Result<()> {

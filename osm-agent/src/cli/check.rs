@@ -6,6 +6,8 @@ use clap::{Args, ValueEnum};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use serde::Serialize;
 
+use super::out::say;
+
 use crate::{
     check::{self, Feature, Mode, Report},
     error::{Error, Result},
@@ -52,7 +54,7 @@ impl Check {
         }
         match self.output {
             Format::Table => print!("{}", table(&report)),
-            Format::Json => println!("{}", json(&report)),
+            Format::Json => say(format_args!("{}", json(&report))),
         }
         if report.mode.works() {
             return Ok(());

@@ -85,6 +85,7 @@ impl Detach {
 
     fn by_netns(&self, path: &Path) -> Result<()> {
         let netns = Netns::open(path)?;
+        netns.lock()?;
         let was_ebpf = mode::withdraw_from_ebpf(&self.state.state_dir, &netns)?;
         let was_iptables = mode::remove_rules(&self.iptables.tools(), &netns)?;
         if was_ebpf.is_none() && !was_iptables {

@@ -63,6 +63,7 @@ pub fn hold(pod: &Pod, policy: &Policy) -> Result<()> {
         });
     }
     report(pod, "eBPF", ebpf.enrol(pod, policy)?);
+    pod.netns.unlock()?;
     thread::spawn(move || {
         let _ = signals.wait();
         let _ = send.send(Event::End);

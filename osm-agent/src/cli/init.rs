@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum as _};
 
-use super::{mode::Mode, policy::IpFamilies};
+use super::{mode::Mode, out::say, policy::IpFamilies};
 use crate::{
     config::{InterceptionMode, LocalProxyMode},
     error::Result,
@@ -81,7 +81,8 @@ pub struct InitCommand {
 impl InitCommand {
     pub(super) fn run(self) -> Result<()> {
         let environment = std::env::vars_os().collect();
-        self.init(&environment)?.run(|line| println!("{line}"))
+        self.init(&environment)?
+            .run(|line| say(format_args!("{line}")))
     }
 
     fn init(self, environment: &Environment) -> Result<Init> {

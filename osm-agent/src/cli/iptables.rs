@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use clap::{Args, Subcommand, ValueEnum};
 use osm_ebpf_common::maps::PolicyWord;
 
-use super::policy::PolicyArgs;
+use super::{out::say, policy::PolicyArgs};
 use crate::{
     error::Result,
     iptables::{Applied, Backend, Iptables, Report, RuleSet, Target},
@@ -116,7 +116,7 @@ impl IptablesCommand {
                 } else {
                     "there were no rules of osm-agent"
                 };
-                println!("{target}: {said}");
+                say(format_args!("{target}: {said}"));
                 Ok(())
             }
         }
@@ -159,17 +159,19 @@ fn target(netns: Option<&Netns>) -> Result<Target<'_>> {
 fn report(target: &Target<'_>, report: &Report) {
     let backend = report.backend;
     match &report.applied {
-        Applied::New => println!("{target}: rules written, by {backend}"),
-        Applied::Changed => println!("{target}: rules changed, by {backend}"),
+        Applied::New => say(format_args!("{target}: rules written, by {backend}")),
+        Applied::Changed => say(format_args!("{target}: rules changed, by {backend}")),
         Applied::Repaired(faults) => {
-            println!(
+            say(format_args!(
                 "{target}: rules repaired, by {backend}: {}",
                 faults.join("; ")
-            );
+            ));
         }
-        Applied::Unchanged => println!("{target}: unchanged, by {backend}"),
+        Applied::Unchanged => say(format_args!("{target}: unchanged, by {backend}")),
     }
     if let Some(other) = report.removed_from {
-        println!("{target}: rules of osm-agent removed from {other}");
+        say(format_args!(
+            "{target}: rules of osm-agent removed from {other}"
+        ));
     }
 }

@@ -77,10 +77,9 @@ impl IptablesArgs {
 /// Removes rules of ours, where there are any; says whether there were. A machine without
 /// iptables has none.
 pub fn remove_rules(tools: &Iptables, netns: &Netns) -> Result<bool> {
-    match Interceptor::inspect(tools, netns) {
-        Ok(true) => tools.clone().withdraw(netns),
-        Ok(false) | Err(_) => Ok(false),
-    }
+    Ok(tools.is_installed()
+        && Interceptor::inspect(tools, netns)?
+        && tools.clone().withdraw(netns)?)
 }
 
 /// Withdraws a pod from eBPF interception, where it is intercepted so; says by which name it was.

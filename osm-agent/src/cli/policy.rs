@@ -51,7 +51,9 @@ impl PolicyArgs {
     /// The first annotation that is wrong.
     pub fn policy(&self, mesh: &MeshConfig) -> Result<Policy> {
         for key in unknown_list_annotations(self.annotations.iter().map(|(key, _)| key.as_str())) {
-            eprintln!("osm-agent: warning: the annotation {key} is not one that is known");
+            super::out::warn(format_args!(
+                "the annotation {key} is not one that is known"
+            ));
         }
         let pod =
             Lists::from_annotations(self.annotations.iter().map(|(key, value)| (key, value)))?;

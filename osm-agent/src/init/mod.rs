@@ -36,6 +36,24 @@ pub struct Init {
 }
 
 impl Init {
+    /// Removes rules of an earlier run, where it is allowed to look for them.
+    fn not_at_all(&self) -> String {
+        let removed = Target::own().and_then(|own| self.iptables.cleanup(&own));
+        match removed {
+            Ok(true) => {
+                "nothing is intercepted any more: the mode is none, and the iptables rules \
+                         of an earlier run are removed"
+                    .into()
+            }
+            Ok(false) => "nothing is intercepted: the mode is none".into(),
+            Err(_) => {
+                "nothing is done: the mode is none, and whether there are rules of an earlier \
+                       run can't be told"
+                    .into()
+            }
+        }
+    }
+
     /// Does it, and tells `say` what, a line at a time.
     ///
     /// # Errors
@@ -43,7 +61,7 @@ impl Init {
     /// is proven that it is not.
     pub fn run(&self, mut say: impl FnMut(&str)) -> Result<()> {
         if self.mode == InterceptionMode::None {
-            say("nothing is intercepted: the mode is none");
+            say(&self.not_at_all());
             return Ok(());
         }
         let target = Target::own()?;
@@ -164,13 +182,19 @@ fn judge(findings: &[Finding], means: Means, mut say: impl FnMut(&str)) -> Resul
             advice: advice.into(),
         });
     }
-    let is_proven = |finding: &Finding| matches!(finding.outcome, Outcome::Proven(_));
+    // What would come out the same without any redirection proves none.
+    let is_proven = |finding: &Finding| {
+        let is_redirected = ["outbound", "inbound", "the sidecar to its pod"]
+            .iter()
+            .any(|path| finding.path.starts_with(path));
+        is_redirected && matches!(finding.outcome, Outcome::Proven(_))
+    };
     if findings.iter().any(is_proven) {
         return Ok(());
     }
     Err(Error::System {
         tried: "prove the redirection".into(),
-        source: "no connection could be tried".into(),
+        source: "no connection that has to be redirected could be tried".into(),
         advice: "; leave SETUID and NET_RAW in securityContext.capabilities of the container"
             .into(),
     })

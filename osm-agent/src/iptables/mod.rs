@@ -114,6 +114,12 @@ impl Iptables {
         self.session(target, |session| session.cleanup(self.backend))
     }
 
+    /// Whether there are tools at all.
+    #[must_use]
+    pub fn is_installed(&self) -> bool {
+        Tools::find(&self.directories).is_ok()
+    }
+
     /// The backends whose tables hold rules of ours, whatever state these are in.
     ///
     /// # Errors

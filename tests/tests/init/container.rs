@@ -29,7 +29,7 @@ const ENTER: &str = r#"echo 0 >"$1/cgroup.procs" || exit 99
 if [ "$2" = ro ]; then
   mount -o remount,bind,ro / || exit 99
   mount -t tmpfs -o ro none /run || exit 99
-  mount -t tmpfs -o ro none /tmp || exit 99
+  mount --bind /tmp /tmp && mount -o remount,bind,ro /tmp || exit 99
   touch /run/x /tmp/x /var/x 2>/dev/null && exit 99
 fi
 shift 2
