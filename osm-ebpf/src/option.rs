@@ -66,6 +66,8 @@ fn answer(ctx: SocketOption, v4: bool) -> Answer {
     let (address, port) = match socket.remembered() {
         Some(dialled) => (dialled.address(), dialled.port()),
         None if socket.local().0.is_spread() => return Answer::Lost,
+        // Redirected by iptables: so it was when eBPF took over, or still is.
+        None if ctx.kernel_has_answered() => return Answer::None,
         None => match own_destination(ctx, socket) {
             Some(own) => own,
             None => return Answer::None,

@@ -2,7 +2,10 @@
 
 mod mesh;
 
+use std::time::Duration;
+
 use mesh::{Backend, Mesh, expect_direct, expect_outbound};
+use osm_tests::Dial;
 use rstest::rstest;
 
 const REMOTE: &str = "198.51.100.10:80";
@@ -67,4 +70,84 @@ fn two_commands_that_go_opposite_ways_leave_one_means() {
             "one of them"
         );
     }
+}
+
+/// Clients that come again from the same ports, while the means changes under them.
+#[rstest]
+fn no_inbound_connection_goes_around_the_sidecar_while_the_means_changes(
+    #[values("legacy", "nft")] tool: &str,
+) {
+    let Some(mesh) = Mesh::new() else { return };
+    let pod = &mesh.world.pod;
+    let attach = |mode: &str| {
+        let attach = mesh.agent.attach(pod).option("--mode", mode);
+        let _ = attach.option("--iptables-backend", tool).run().succeeded();
+    };
+    attach("ebpf");
+    let _sidecar = pod.sidecar_with(&["--quiet"]);
+    let _local = pod.server("local", &["0.0.0.0:8080"]);
+    let mut client = mesh.world.outside.client();
+    let mut dial = |count: u16| {
+        let mut through = 0;
+        for i in 0..count {
+            let from = format!("203.0.113.7:{}", 20_000 + i % 40);
+            let limit = Duration::from_millis(500);
+            let dial = Dial::to("10.77.1.2:8080")
+                .reuseaddr()
+                .bind(&from)
+                .timeout(limit);
+            let connection = client.connect(dial);
+            client.reset(connection.id);
+            if let Some(greeting) = connection.greeting {
+                assert_ne!(Some(greeting.peer), connection.local, "around the sidecar");
+                through += 1;
+            }
+        }
+        through
+    };
+    assert!(dial(200) > 150);
+    std::thread::scope(|scope| {
+        let switch = scope.spawn(|| attach("iptables"));
+        while !switch.is_finished() {
+            dial(40);
+        }
+    });
+    assert!(dial(400) > 300);
+}
+
+/// As it is in the midst of a change, and after somebody has written the rules by hand.
+#[rstest]
+fn both_means_at_once_tell_the_sidecar_the_same_destinations(
+    #[values("legacy", "nft")] tool: &str,
+) {
+    const LOCAL: &str = "10.77.1.2:8080";
+    let Some(mesh) = Mesh::new() else { return };
+    let pod = &mesh.world.pod;
+    let _ = mesh
+        .agent
+        .attach(pod)
+        .option("--mode", "ebpf")
+        .run()
+        .succeeded();
+    let netns = pod.netns.path().display().to_string();
+    let apply = [
+        "iptables",
+        "apply",
+        "--netns",
+        &netns,
+        "--iptables-backend",
+        tool,
+    ];
+    let _ = mesh.agent.run(&apply).succeeded();
+    let mut sidecar = pod.sidecar();
+    let _remote = mesh.world.outside.server("remote", &[REMOTE]);
+    let _local = pod.server("local", &["127.0.0.1:8080"]);
+    expect_outbound(&mut sidecar, &pod.app().connect(REMOTE), REMOTE, pod.ip4());
+    let connection = mesh.world.outside.client().connect(LOCAL);
+    assert_eq!(connection.answered_by(), "local");
+    let accepted = sidecar.accepted_from(connection.local());
+    assert_eq!(accepted.original_destination(), mesh::address(LOCAL));
+    // The sidecar's own calls to its pod are redirected twice, and refused.
+    let own = pod.sidecar_client().connect(LOCAL);
+    assert_eq!(own.greeting_error.as_deref(), Some("ECONNRESET"));
 }

@@ -128,6 +128,14 @@ impl Attach {
     }
 
     fn by_iptables(&self, pod: &Pod, policy: &Policy) -> Result<()> {
+        if self.is_by_ebpf(pod)
+            && let Err(error) = mode::ignore_older_connections(&pod.netns)
+        {
+            warn(format_args!(
+                "{error}; inbound connections that reuse a client's port may reach the \
+                 application around the sidecar until it restarts"
+            ));
+        }
         let enrolled = self.iptables.tools().enrol(pod, policy)?;
         report(pod, "iptables", enrolled);
         // Only now: there is no moment without interception.

@@ -44,6 +44,13 @@ impl SocketOption {
         store!(0_u32 => self.0, bpf_sockopt.optlen);
     }
 
+    /// Whether the call succeeded without the program.
+    #[inline(always)]
+    #[must_use]
+    pub fn kernel_has_answered(self) -> bool {
+        load!(self.0, bpf_sockopt.retval) == 0
+    }
+
     /// The socket.
     #[inline(always)]
     #[must_use]
