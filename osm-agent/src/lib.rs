@@ -21,6 +21,7 @@ pub mod iptables;
 mod netlink;
 pub mod pod;
 pub mod policy;
+mod privilege;
 pub mod protocol;
 pub mod selfcheck;
 mod sys;

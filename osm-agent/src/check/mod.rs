@@ -15,12 +15,9 @@ mod place;
 
 use std::path::Path;
 
-use crate::iptables::Backend;
+use crate::{iptables::Backend, privilege};
 use features::Features;
 pub use features::{Feature, For, Status};
-
-/// The privileges that probing takes, and attaching too.
-const NEEDED: [(u32, &str); 2] = [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN")];
 
 /// What `auto` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,19 +128,7 @@ fn judge(features: &[Feature]) -> (Mode, String) {
 
 /// Why nothing can be probed, if so.
 fn missing_privileges() -> Option<String> {
-    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        // Without /proc it is left to the kernel to refuse.
-        .unwrap_or(u64::MAX);
-    let missing: Vec<_> = NEEDED
-        .into_iter()
-        .filter(|(bit, _)| effective & (1 << bit) == 0)
-        .map(|(_, name)| name)
-        .collect();
-    let missing = missing.join(" and ");
+    let missing = privilege::missing().join(" and ");
     (!missing.is_empty()).then(|| format!("needs root; this process lacks {missing}"))
 }
 

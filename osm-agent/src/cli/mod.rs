@@ -17,6 +17,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     ebpf::DEFAULT_STATE_DIR,
     error::{Error, Result},
+    privilege,
 };
 
 /// Redirects the TCP traffic of service-mesh pods to their sidecar proxy, with eBPF.
@@ -70,19 +71,7 @@ struct State {
 
 /// Fails early, and in words, without the privileges that everything here needs.
 fn check_privileges() -> Result<()> {
-    const NEEDED: [(u32, &str); 2] = [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN")];
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        // Without /proc it is left to the kernel to refuse.
-        .unwrap_or(u64::MAX);
-    let missing: Vec<_> = NEEDED
-        .into_iter()
-        .filter(|(bit, _)| effective & (1 << bit) == 0)
-        .map(|(_, name)| name)
-        .collect();
+    let missing = privilege::missing();
     if missing.is_empty() {
         return Ok(());
     }

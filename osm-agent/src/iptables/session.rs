@@ -16,7 +16,10 @@ use super::{
     target::proc_net,
     tools::{Tool, Tools},
 };
-use crate::error::{Error, Result, Tried as _};
+use crate::{
+    error::{Error, Result, Tried as _},
+    privilege::{self, Capability, NET_ADMIN, NET_RAW},
+};
 
 /// How long a program may take besides waiting for the lock. Fifty thousand rules take three
 /// seconds.
@@ -29,9 +32,6 @@ const LOCK_VARIABLE: &str = "XTABLES_LOCKFILE";
 /// flock(2) is all that is asked of it. It is the program's own namespace, so that whoever
 /// does the same there waits for each other.
 const NAMESPACE: &str = "/proc/self/ns/net";
-
-const NET_ADMIN: (u32, &str) = (12, "CAP_NET_ADMIN");
-const NET_RAW: (u32, &str) = (13, "CAP_NET_RAW");
 
 /// What is needed to work in a namespace.
 pub(super) struct Session<'a> {
@@ -179,17 +179,11 @@ fn has_legacy_table(family: Family) -> bool {
     }
 }
 
-fn require_capability((bit, name): (u32, &str), where_: &str, why: &str) -> Result<()> {
-    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        // Without /proc it is left to the kernel to refuse.
-        .unwrap_or(u64::MAX);
-    if effective & (1 << bit) != 0 {
+fn require_capability(needed: Capability, where_: &str, why: &str) -> Result<()> {
+    if privilege::has(needed) {
         return Ok(());
     }
+    let (_, name) = needed;
     let short = name.trim_start_matches("CAP_");
     Err(Error::System {
         tried: format!("change the iptables rules of {where_}"),

@@ -165,13 +165,6 @@ impl Listener {
         Some(Self(Socket(NonNull::new(found.cast())?)))
     }
 
-    /// Its own address.
-    #[inline(always)]
-    #[must_use]
-    pub fn address(&self) -> Address {
-        self.0.local().0
-    }
-
     /// Gives it back. Not a `Drop`: the verifier wants to see it on every path, and so
     /// should the reader.
     #[inline(always)]
