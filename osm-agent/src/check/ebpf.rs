@@ -306,7 +306,7 @@ fn enrol(cgroup: &TemporaryCgroup, netns: Netns) -> Result<()> {
     let address = [192, 0, 2, 1].into();
     let name = Some("osm-check".into());
     let pod = Pod::new(name, netns, cgroup.open_again()?, vec![address])?;
-    ebpf.enrol(&pod, &Policy::compile(&Lists::default(), true))?;
+    ebpf.enrol(&pod, Some(&Policy::compile(&Lists::default(), true)))?;
     ebpf.withdraw(&pod.netns)?;
     ebpf.remove_if_unused()
 }

@@ -110,7 +110,7 @@ impl Attach {
 
     fn by_ebpf(&self, pod: &Pod, policy: &Policy) -> Result<()> {
         let mut ebpf = Ebpf::open(&self.state.state_dir)?;
-        match ebpf.enrol(pod, policy) {
+        match ebpf.enrol(pod, Some(policy)) {
             Ok(enrolled) => report(pod, "eBPF", enrolled),
             Err(error) => {
                 // The error that is reported is the first one.
@@ -136,7 +136,7 @@ impl Attach {
                  application around the sidecar until it restarts"
             ));
         }
-        let enrolled = self.iptables.tools().enrol(pod, policy)?;
+        let enrolled = self.iptables.tools().enrol(pod, Some(policy))?;
         report(pod, "iptables", enrolled);
         // Only now: there is no moment without interception.
         mode::withdraw_from_ebpf(&self.state.state_dir, &pod.netns).map(drop)

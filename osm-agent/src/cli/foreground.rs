@@ -62,7 +62,7 @@ pub fn hold(pod: &Pod, policy: &Policy) -> Result<()> {
             }
         });
     }
-    report(pod, "eBPF", ebpf.enrol(pod, policy)?);
+    report(pod, "eBPF", ebpf.enrol(pod, Some(policy))?);
     pod.netns.unlock()?;
     thread::spawn(move || {
         let _ = signals.wait();

@@ -19,7 +19,7 @@ use osm_ebpf_common::maps::PolicyWord;
 
 use crate::{
     error::Result,
-    interceptor::{Enrolled, Interceptor},
+    interceptor::{Enrolled, Found, Interceptor},
     pod::{Netns, Pod},
     policy::Policy,
 };
@@ -125,7 +125,8 @@ impl Ebpf {
 }
 
 impl Interceptor for Ebpf {
-    fn enrol(&mut self, pod: &Pod, policy: &Policy) -> Result<Enrolled> {
+    fn enrol(&mut self, pod: &Pod, policy: Option<&Policy>) -> Result<Enrolled> {
+        let Some(policy) = policy else { return Ok(Enrolled::Unchanged) };
         let word = self.ensure_policy(policy)?;
         let enrolled = self.enrol_under(pod, policy, word);
         // Also after a failure: what nobody uses is not left behind.
@@ -133,6 +134,13 @@ impl Interceptor for Ebpf {
         let enrolled = enrolled?;
         collected?;
         Ok(enrolled)
+    }
+
+    fn compare(&self, pod: &Pod, _policy: Option<&Policy>) -> Result<Found> {
+        Ok(match Interceptor::inspect(self, &pod.netns)? {
+            true => Found::AsWanted,
+            false => Found::Absent,
+        })
     }
 
     fn withdraw(&mut self, netns: &Netns) -> Result<bool> {

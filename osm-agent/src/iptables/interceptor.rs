@@ -3,13 +3,14 @@
 use super::{Applied, Iptables, RuleSet, Target};
 use crate::{
     error::Result,
-    interceptor::{Enrolled, Interceptor},
+    interceptor::{Enrolled, Found, Interceptor},
     pod::{Netns, Pod},
     policy::Policy,
 };
 
 impl Interceptor for Iptables {
-    fn enrol(&mut self, pod: &Pod, policy: &Policy) -> Result<Enrolled> {
+    fn enrol(&mut self, pod: &Pod, policy: Option<&Policy>) -> Result<Enrolled> {
+        let Some(policy) = policy else { return Ok(Enrolled::Unchanged) };
         let rules = RuleSet::new(policy, &pod.addresses)?;
         let report = self.apply(&Target::of(&pod.netns), &rules)?;
         Ok(match report.applied {
@@ -17,6 +18,13 @@ impl Interceptor for Iptables {
             Applied::Changed => Enrolled::Changed,
             Applied::Repaired(what) => Enrolled::Repaired(what),
             Applied::Unchanged => Enrolled::Unchanged,
+        })
+    }
+
+    fn compare(&self, pod: &Pod, _policy: Option<&Policy>) -> Result<Found> {
+        Ok(match Interceptor::inspect(self, &pod.netns)? {
+            true => Found::AsWanted,
+            false => Found::Absent,
         })
     }
 

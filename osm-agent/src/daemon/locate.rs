@@ -1,0 +1,1 @@
+//! Where a pod is in the kernel: its cgroup, its network namespace, its users.

@@ -1,0 +1,17 @@
+//! The node agent: keeps the pods of its node intercepted.
+//!
+//! ```text
+//! sources ──Event──▶ loop ──▶ wanted ┐
+//!   files, Kubernetes,               ├─▶ plan (pure) ─▶ actions ─▶ Interceptor ─▶ kernel
+//!   init and CNI requests    real  ──┘      │
+//!                            ▲              ▼
+//!                          kernel    Notice, Status, metrics
+//! ```
+//!
+//! * [`source`]: what is wanted, and by whom it is said,
+//! * [`locate`]: where a pod is in the kernel,
+//! * [`status`]: what the loop shows of itself.
+
+pub mod locate;
+pub mod source;
+pub mod status;

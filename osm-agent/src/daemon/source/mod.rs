@@ -1,0 +1,67 @@
+//! What is wanted: pods and the mesh's configuration, by whoever is trusted to say so.
+//!
+//! A source sends [`Event`]s and knows nothing of the kernel. What the loop has to tell
+//! people about a pod goes back to its source as a [`Notice`].
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use crate::config::MeshConfig;
+
+/// What a source calls a pod, for as long as the pod lives: the UID in Kubernetes, the file's
+/// name among files.
+pub type PodKey = String;
+
+/// What a source says of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodSpec {
+    /// What people call it: `namespace/name`.
+    pub name: String,
+    /// The UID by which the kubelet names the pod's cgroup; none where only paths are given.
+    pub uid: Option<String>,
+    /// Whether it is to be intercepted.
+    pub membership: Membership,
+    /// Its annotations, those that concern interception.
+    pub annotations: BTreeMap<String, String>,
+    /// Its network namespace, where the source knows it.
+    pub netns: Option<PathBuf>,
+    /// Its cgroup, where the source knows it; relative to the root of the hierarchy or absolute.
+    pub cgroup: Option<PathBuf>,
+}
+
+/// Whether a pod is to be intercepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Membership {
+    /// It is.
+    InMesh,
+    /// It is not.
+    Outside,
+    /// Somebody wants it to be, and it must not: why, and what to do.
+    Refused(String),
+}
+
+/// What the loop is told.
+#[derive(Debug)]
+pub enum Event {
+    /// All pods of the node that the source knows now. The first one ends the waiting at
+    /// start: until then, no pod is let go of.
+    Pods(BTreeMap<PodKey, PodSpec>),
+    /// The mesh's configuration, or what is wrong with it: the last good one stands then.
+    Mesh(Result<Box<MeshConfig>, String>),
+    /// Interfaces or routes of the pod with this netns cookie may have changed.
+    Network(u64),
+    /// The process is to end.
+    Stop,
+}
+
+/// What people are to be told about a pod or about the mesh's configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Whom it is about; none for the mesh's configuration.
+    pub pod: Option<PodKey>,
+    /// Whether something is wrong.
+    pub is_warning: bool,
+    /// In one word, `CamelCase`, as Kubernetes has it.
+    pub reason: &'static str,
+    /// In a sentence.
+    pub text: String,
+}
