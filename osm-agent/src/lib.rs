@@ -27,3 +27,4 @@ mod privilege;
 pub mod protocol;
 pub mod selfcheck;
 mod sys;
+mod transition;

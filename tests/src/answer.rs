@@ -148,6 +148,8 @@ pub struct Tally {
     pub roles: BTreeMap<String, u64>,
     /// Those of them whose `getpeername()` is not what was dialled.
     pub wrong_peer: u64,
+    /// Those of them that went straight to the server, past any sidecar.
+    pub around: u64,
     /// Microseconds for all.
     pub micros: u64,
     /// Microseconds from `connect()` to the greeting: the median.

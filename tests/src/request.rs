@@ -293,6 +293,9 @@ pub struct Many {
     /// Close with FIN, which leaves sockets in `TIME_WAIT`, instead of RST.
     #[serde(default)]
     pub fin: bool,
+    /// Microseconds from the start of one to the start of the next, in each thread; 0 for none.
+    #[serde(default)]
+    pub pace_micros: u64,
 }
 
 impl Many {
@@ -306,6 +309,7 @@ impl Many {
             concurrency: 1,
             hold: false,
             fin: false,
+            pace_micros: 0,
         }
     }
 
@@ -313,6 +317,13 @@ impl Many {
     #[must_use]
     pub fn concurrency(mut self, concurrency: usize) -> Self {
         self.concurrency = concurrency;
+        self
+    }
+
+    /// Starts so many a second, however long each takes.
+    #[must_use]
+    pub fn per_second(mut self, rate: u64) -> Self {
+        self.pace_micros = 1_000_000 * self.concurrency.max(1) as u64 / rate.max(1);
         self
     }
 

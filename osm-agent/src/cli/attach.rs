@@ -16,6 +16,7 @@ use crate::{
     interceptor::{Enrolled, Interceptor},
     pod::{Cgroup, Netns, Pod, cgroup_root},
     policy::Policy,
+    transition,
 };
 
 /// Returns once interception is in force, and leaves it in force. For a pod that is
@@ -129,7 +130,7 @@ impl Attach {
 
     fn by_iptables(&self, pod: &Pod, policy: &Policy) -> Result<()> {
         if self.is_by_ebpf(pod)
-            && let Err(error) = mode::ignore_older_connections(&pod.netns)
+            && let Err(error) = transition::ignore_older_connections(&pod.netns)
         {
             warn(format_args!(
                 "{error}; inbound connections that reuse a client's port may reach the \

@@ -7,10 +7,10 @@ use clap::{Args, ValueEnum};
 use crate::{
     config::InterceptionMode,
     ebpf::Ebpf,
-    error::{Result, Tried as _},
+    error::Result,
     interceptor::Interceptor,
     iptables::{Backend, Iptables},
-    pod::{Netns, inside},
+    pod::Netns,
 };
 
 /// The means, as `--mode` takes them.
@@ -80,15 +80,6 @@ pub fn remove_rules(tools: &Iptables, netns: &Netns) -> Result<bool> {
     Ok(tools.is_installed()
         && Interceptor::inspect(tools, netns)?
         && tools.clone().withdraw(netns)?)
-}
-
-/// Prepares a pod that is intercepted by eBPF for iptables: connection tracking is not to
-/// adopt connections that it meets in their midst. It would take the sidecar's answer for a
-/// connection of the sidecar's, and let later ones with the same ports pass.
-pub fn ignore_older_connections(netns: &Netns) -> Result<()> {
-    const LOOSE: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_loose";
-    inside(netns.file(), || std::fs::write(LOOSE, "0"))
-        .tried(|| format!("write {LOOSE} in {}", netns.path().display()))
 }
 
 /// Withdraws a pod from eBPF interception, where it is intercepted so; says by which name it was.

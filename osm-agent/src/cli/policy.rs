@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::{
-    config::{Lists, LocalProxyMode, MeshConfig, unknown_list_annotations},
+    config::{Lists, MeshConfig, unknown_list_annotations},
     error::Result,
     policy::Policy,
 };
@@ -57,15 +57,11 @@ impl PolicyArgs {
         }
         let pod =
             Lists::from_annotations(self.annotations.iter().map(|(key, value)| (key, value)))?;
-        let policy = Policy::compile(
-            &mesh.lists.union(&pod),
+        Ok(Policy::of_pod(
+            mesh,
+            &pod,
             self.ip_families == IpFamilies::Dual,
-        )
-        .with_excluded_interfaces(mesh.excluded_interfaces.clone());
-        Ok(match mesh.local_proxy_mode {
-            LocalProxyMode::Localhost => policy,
-            LocalProxyMode::PodIp => policy.with_pod_ip(),
-        })
+        ))
     }
 }
 

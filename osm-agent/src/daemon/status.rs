@@ -50,6 +50,29 @@ pub enum Means {
     Iptables,
 }
 
+impl Means {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Ebpf, Self::Iptables];
+
+    /// The other one.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Ebpf => Self::Iptables,
+            Self::Iptables => Self::Ebpf,
+        }
+    }
+
+    /// What people call it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ebpf => "eBPF",
+            Self::Iptables => "iptables",
+        }
+    }
+}
+
 impl Status {
     /// Whether every pod that is wanted, and has started, was verified in the kernel.
     #[must_use]

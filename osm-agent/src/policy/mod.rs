@@ -17,7 +17,7 @@ use osm_ebpf_common::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::config::Lists;
+use crate::config::{Lists, LocalProxyMode, MeshConfig};
 
 pub use naive::Naive;
 pub use view::View;
@@ -67,6 +67,17 @@ impl Range {
 }
 
 impl Policy {
+    /// The policy of a pod in its mesh; `pod` is what its annotations add to the lists.
+    #[must_use]
+    pub fn of_pod(mesh: &MeshConfig, pod: &Lists, dual_stack: bool) -> Self {
+        let policy = Self::compile(&mesh.lists.union(pod), dual_stack)
+            .with_excluded_interfaces(mesh.excluded_interfaces.clone());
+        match mesh.local_proxy_mode {
+            LocalProxyMode::Localhost => policy,
+            LocalProxyMode::PodIp => policy.with_pod_ip(),
+        }
+    }
+
     /// Compiles the effective lists, the union of mesh and pod.
     ///
     /// Exclusion beats inclusion: what lies in an excluded range is not stored, nor is an

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use osm_tests::answer::Tally;
+use osm_tests::canonical;
 use osm_tests::event::Greeting;
 use osm_tests::request::{Many, STEP};
 use socket2::SockRef;
@@ -21,6 +22,7 @@ struct Share {
     failed: BTreeMap<String, u64>,
     roles: BTreeMap<String, u64>,
     wrong_peer: u64,
+    around: u64,
     held: Vec<TcpStream>,
 }
 
@@ -40,10 +42,14 @@ pub fn run(many: &Many) -> (Tally, Vec<TcpStream>) {
 
 fn work(many: &Many, next: &AtomicU64) -> Share {
     let mut share = Share::default();
+    let pace = Duration::from_micros(many.pace_micros);
+    let mut due = Instant::now();
     while next.fetch_add(1, Ordering::Relaxed) < many.count {
         if let Err(error) = share.one(many) {
             *share.failed.entry(step_error(&error)).or_default() += 1;
         }
+        due += pace;
+        thread::sleep(due.saturating_duration_since(Instant::now()));
     }
     share
 }
@@ -60,6 +66,8 @@ impl Share {
         self.micros.push(micros(start));
         let greeting: Greeting = serde_json::from_str(&line)?;
         *self.roles.entry(greeting.role).or_default() += 1;
+        // Had somebody stood in between, the server would have seen another port.
+        self.around += u64::from(canonical(greeting.peer) == canonical(stream.local_addr()?));
         self.wrong_peer += u64::from(stream.peer_addr()? != many.to);
         if !many.fin {
             SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
@@ -82,6 +90,7 @@ fn sum_up(shares: Vec<Share>, micros: u64) -> (Tally, Vec<TcpStream>) {
         held.extend(share.held);
         times.extend(share.micros);
         tally.wrong_peer += share.wrong_peer;
+        tally.around += share.around;
         for (error, count) in share.failed {
             *tally.failed.entry(error).or_default() += count;
         }
