@@ -1,9 +1,11 @@
 //! What the loop shows of itself.
 
-use serde::Serialize;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 /// The node's pods as the last pass found them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Whether every source has spoken.
     pub is_synced: bool,
@@ -14,7 +16,7 @@ pub struct Status {
 }
 
 /// One pod.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodStatus {
     /// What people call it.
     pub name: String,
@@ -27,7 +29,7 @@ pub struct PodStatus {
 }
 
 /// What became of a pod that is wanted in the mesh.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "state", content = "detail")]
 pub enum State {
     /// It is intercepted, by these means: it was seen in the kernel.
@@ -41,7 +43,7 @@ pub enum State {
 }
 
 /// By which means a pod is intercepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Means {
     /// eBPF.
@@ -82,5 +84,86 @@ impl Status {
                 .pods
                 .iter()
                 .any(|pod| matches!(pod.state, State::Failed(_)))
+    }
+
+    /// How many pods there are of each state.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for pod in &self.pods {
+            *match pod.state {
+                State::Intercepted(_) => &mut counts.intercepted,
+                State::Waiting(_) => &mut counts.waiting,
+                State::Failed(_) => &mut counts.failed,
+                State::Refused(_) => &mut counts.refused,
+            } += 1;
+        }
+        counts
+    }
+}
+
+/// Numbers of pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Those that are intercepted.
+    pub intercepted: usize,
+    /// Those that have not started.
+    pub waiting: usize,
+    /// Those that are not intercepted as they have to be.
+    pub failed: usize,
+    /// Those that must not be intercepted.
+    pub refused: usize,
+}
+
+impl Counts {
+    /// Each with the name of its state.
+    #[must_use]
+    pub const fn by_state(&self) -> [(&'static str, usize); 4] {
+        [
+            ("intercepted", self.intercepted),
+            ("waiting", self.waiting),
+            ("failed", self.failed),
+            ("refused", self.refused),
+        ]
+    }
+}
+
+impl fmt::Display for Counts {
+    /// On one line, those that there are always and the others where there are some.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} intercepted", self.intercepted)?;
+        for (state, count) in &self.by_state()[1..] {
+            if *count > 0 {
+                write!(f, ", {count} {state}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// In one word.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Intercepted(_) => "intercepted",
+            Self::Waiting(_) => "waiting",
+            Self::Failed(_) => "failed",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
+impl Means {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Ebpf, Self::Iptables];
+
+    /// In one word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ebpf => "ebpf",
+            Self::Iptables => "iptables",
+        }
     }
 }

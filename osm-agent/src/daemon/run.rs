@@ -1,0 +1,361 @@
+//! The process of the node agent: who runs in it, and how it ends.
+//!
+//! The main thread runs everything that waits (sources, sockets, HTTP) on one runtime. The
+//! control loop has a thread of its own, as it blocks: it loads programs and runs iptables.
+
+use std::{
+    any::Any,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::{
+    runtime,
+    sync::{
+        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+        oneshot, watch,
+    },
+    task::JoinSet,
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    metrics::Metrics,
+    serve::{Shown, heartbeat::Heartbeat, http, notify, signals::Signals},
+    source::{Event, Notice},
+    status::Status,
+};
+use crate::{
+    error::{Error, Result, Tried as _},
+    iptables::Iptables,
+};
+
+/// Where `osm-agent run` answers HTTP unless told otherwise: none of the ports that mean
+/// something to the mesh (15000 to 15010, 15901 to 15904).
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:15905";
+/// Where the CNI plugin asks unless told otherwise.
+pub const DEFAULT_CNI_SOCKET: &str = "/run/osm/cni.sock";
+
+/// What the node agent is to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory in a bpffs for maps, programs and links.
+    pub state_dir: PathBuf,
+    /// Who says which pods there are.
+    pub source: Source,
+    /// Where init containers ask.
+    pub agent_socket: Option<AgentSocket>,
+    /// Where the CNI plugin asks.
+    pub cni_socket: Option<PathBuf>,
+    /// How often all is compared, though nothing is said to have changed.
+    pub resync: Duration,
+    /// Where HTTP is answered.
+    pub listen: Option<SocketAddr>,
+    /// Whether native IPv6 is intercepted as well.
+    pub dual_stack: bool,
+    /// Root of the cgroup v2 hierarchy; found by itself where it is not given.
+    pub cgroup_root: Option<PathBuf>,
+    /// The cgroup above all pods, for those that have none of their own.
+    pub shared_cgroup: Option<PathBuf>,
+    /// The tools of the fallback.
+    pub iptables: Iptables,
+}
+
+/// Who says which pods there are, and what the mesh's configuration is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Nobody but the pods themselves, on the agent's sockets; with the configuration of a
+    /// file, where there is one.
+    Requests {
+        /// The MeshConfig.
+        config: Option<PathBuf>,
+    },
+    /// Files.
+    Files {
+        /// The directory of pod files.
+        pods: PathBuf,
+        /// The MeshConfig.
+        config: Option<PathBuf>,
+    },
+    /// The API server.
+    Kubernetes(Kubernetes),
+}
+
+/// How the API server is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kubernetes {
+    /// The name of this node.
+    pub node: String,
+    /// How to reach the server; as the pod's service account where it is not given.
+    pub kubeconfig: Option<PathBuf>,
+    /// The namespace of the MeshConfig.
+    pub mesh_namespace: String,
+    /// The name of the MeshConfig.
+    pub mesh_config: String,
+}
+
+/// The socket of init containers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentSocket {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its permission bits.
+    pub mode: u32,
+    /// Its user and group; those of this process where they are not given.
+    pub owner: Option<(u32, u32)>,
+}
+
+/// What connects the control loop with the rest of the process.
+#[derive(Debug)]
+pub struct Wires {
+    /// What the loop is told.
+    pub events: Receiver<Event>,
+    /// For who else has something to tell it.
+    pub tell: Sender<Event>,
+    /// What it shows after every pass: the first one makes the service ready.
+    pub status: watch::Sender<Status>,
+    /// What it tells the people whose pods they are.
+    pub notices: UnboundedSender<Notice>,
+    /// What it counts.
+    pub metrics: Arc<Metrics>,
+    /// What it touches at every pass.
+    pub heartbeat: Arc<Heartbeat>,
+}
+
+/// Runs the node agent until it is told to end. Interception stays in force.
+///
+/// # Errors
+/// Where it can't start, or can't go on.
+pub fn run(options: &Options) -> Result<()> {
+    run_with(options, control)
+}
+
+/// [`run`] with this control loop. `open` is called first of all, on this thread: what it
+/// returns is the loop, which is over when it was told [`Event::Stop`].
+///
+/// # Errors
+/// Likewise; and the loop's own.
+pub fn run_with<L>(options: &Options, open: impl FnOnce(&Options, Wires) -> Result<L>) -> Result<()>
+where
+    L: FnOnce() -> Result<()> + Send + 'static,
+{
+    raise_file_limit();
+    let (tell, events) = channel();
+    let (status, shown) = watch::channel(Status::default());
+    let (notices, words) = unbounded_channel();
+    let metrics = Arc::new(Metrics::new());
+    let heartbeat = Arc::new(Heartbeat::of_resync(options.resync));
+    let shown = Shown {
+        status: shown,
+        heartbeat: Arc::clone(&heartbeat),
+        metrics: Arc::clone(&metrics),
+    };
+    // Before any socket: a second agent is to be told of the first, and not of a port.
+    let control = open(
+        options,
+        Wires {
+            events,
+            tell: tell.clone(),
+            status,
+            notices,
+            metrics,
+            heartbeat,
+        },
+    )?;
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .tried(|| "start the runtime")?;
+    let outcome = runtime.block_on(async {
+        let signals = Signals::new()?;
+        let mut tasks = JoinSet::new();
+        serve(options, &shown, &mut tasks).await?;
+        sources(options, &tell, words, &shown, &mut tasks)?;
+        let control = start(control)?;
+        supervise(control, tasks, signals, &tell).await
+    });
+    // Whatever still waits is of no use any more.
+    runtime.shutdown_background();
+    outcome
+}
+
+type Tasks = JoinSet<Result<()>>;
+type End = oneshot::Receiver<thread::Result<Result<()>>>;
+
+/// Starts what shows the agent to the outside.
+async fn serve(options: &Options, shown: &Shown, tasks: &mut Tasks) -> Result<()> {
+    if let Some(address) = options.listen {
+        let listener = http::listen(address).await?;
+        info!("HTTP on {address}");
+        let shown = shown.clone();
+        tasks.spawn(async {
+            http::serve(listener, shown).await;
+            Ok(())
+        });
+    }
+    let shown = shown.clone();
+    tasks.spawn(async {
+        notify::run(shown).await;
+        Ok(())
+    });
+    Ok(())
+}
+
+/// Starts who tells the loop what is wanted.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "sources and sockets that are joined here can fail to start"
+)]
+fn sources(
+    options: &Options,
+    tell: &Sender<Event>,
+    noticed: UnboundedReceiver<Notice>,
+    shown: &Shown,
+    tasks: &mut Tasks,
+) -> Result<()> {
+    let _ = (tell, shown);
+    match &options.source {
+        Source::Requests { config } => {
+            // JOIN source::files, with a configuration alone.
+            let _ = config;
+            tasks.spawn(log(noticed));
+        }
+        Source::Files { pods, config } => {
+            // JOIN source::files::run(pods, config, tell.clone(), metrics).
+            let _ = (pods, config);
+            tasks.spawn(log(noticed));
+        }
+        Source::Kubernetes(kubernetes) => {
+            // JOIN source::kubernetes::run(kubernetes, tell.clone(), noticed, metrics).
+            let _ = kubernetes;
+            tasks.spawn(log(noticed));
+        }
+    }
+    // JOIN the socket of init containers: options.agent_socket.
+    // JOIN the socket of the CNI plugin: options.cni_socket.
+    Ok(())
+}
+
+/// JOIN `control::Control::new(options, wires)` and its `run`. Until then nothing is
+/// intercepted, and the agent is never ready.
+#[expect(clippy::unnecessary_wraps, reason = "opening the state can fail")]
+fn control(options: &Options, wires: Wires) -> Result<impl FnOnce() -> Result<()> + Send + use<>> {
+    let resync = options.resync;
+    Ok(move || {
+        loop {
+            wires.heartbeat.beat();
+            wires.status.send_replace(Status::default());
+            match wires.events.recv_timeout(resync) {
+                Ok(Event::Stop) => return Ok(()),
+                Ok(event) => debug!("{event:?}"),
+                Err(_) => {}
+            }
+        }
+    })
+}
+
+/// Where nobody else takes what people are to be told, the log does.
+async fn log(mut notices: UnboundedReceiver<Notice>) -> Result<()> {
+    while let Some(notice) = notices.recv().await {
+        let Notice {
+            pod,
+            is_warning,
+            reason,
+            text,
+        } = notice;
+        let pod = pod.as_deref().unwrap_or("mesh");
+        if is_warning {
+            warn!(pod, reason, "{text}");
+        } else {
+            info!(pod, reason, "{text}");
+        }
+    }
+    std::future::pending().await
+}
+
+/// Starts the loop's thread.
+fn start(control: impl FnOnce() -> Result<()> + Send + 'static) -> Result<End> {
+    let (ended, end) = oneshot::channel();
+    thread::Builder::new()
+        .name("osm-control".into())
+        .spawn(move || {
+            let control = std::panic::AssertUnwindSafe(control);
+            // Nothing of the loop is used after a panic.
+            let _ = ended.send(std::panic::catch_unwind(control));
+        })
+        .tried(|| "start the control loop's thread")?;
+    Ok(end)
+}
+
+/// Waits for the end, wherever it comes from.
+async fn supervise(
+    mut control: End,
+    mut tasks: Tasks,
+    mut signals: Signals,
+    tell: &Sender<Event>,
+) -> Result<()> {
+    tokio::select! {
+        ended = &mut control => {
+            outcome(ended)?;
+            return Err(broken("the control loop ended by itself"));
+        }
+        Some(task) = tasks.join_next() => {
+            task.map_err(|error| broken(format!("a task broke: {error}")))??;
+            return Err(broken("a task ended by itself"));
+        }
+        signal = signals.next() => info!("{signal}: stopping; pods stay intercepted"),
+    }
+    notify::stopping();
+    // Where the loop is over already, there is nobody to tell.
+    let _ = tell.send(Event::Stop);
+    tokio::select! {
+        ended = control => outcome(ended)?,
+        signal = signals.next() => {
+            return Err(broken(format!("{signal} came while it was stopping")));
+        }
+    }
+    info!("stopped; pods stay intercepted");
+    Ok(())
+}
+
+fn outcome(ended: Result<thread::Result<Result<()>>, oneshot::error::RecvError>) -> Result<()> {
+    match ended {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => Err(broken(format!(
+            "the control loop panicked: {}",
+            words(panic.as_ref())
+        ))),
+        Err(_) => Err(broken("the control loop is gone")),
+    }
+}
+
+/// What a panic says.
+fn words(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message")
+}
+
+fn broken(why: impl Into<String>) -> Error {
+    Error::System {
+        tried: "keep the node agent running".into(),
+        source: why.into().into(),
+        advice: "; pods that are intercepted stay so; start it again".into(),
+    }
+}
+
+/// A pod takes descriptors, of links and of its namespace.
+fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        warn!("cannot raise the limit of open files: {error}");
+    }
+}
