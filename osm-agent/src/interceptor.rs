@@ -77,6 +77,9 @@ pub enum Enrolled {
     Changed,
     /// The pod was intercepted, but not as it should have been: what was wrong, in words.
     Repaired(Vec<String>),
+    /// The pod was intercepted by the programs of another version of this agent, and is by
+    /// those of this one from now on.
+    Upgraded,
     /// The pod was intercepted and went by that policy already.
     Unchanged,
 }

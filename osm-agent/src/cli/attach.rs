@@ -186,6 +186,9 @@ pub(super) fn report(pod: &Pod, means: &str, enrolled: Enrolled) {
                 say(format_args!("  {fault}"));
             }
         }
+        Enrolled::Upgraded => say(format_args!(
+            "{name}: moved to the programs of this version"
+        )),
         Enrolled::Unchanged => {
             say(format_args!(
                 "{name}: intercepted by {means}, with these lists already"

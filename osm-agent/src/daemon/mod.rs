@@ -8,11 +8,13 @@
 //!                          kernel    Notice, Status, metrics
 //! ```
 //!
+//! * [`control`]: the loop,
 //! * [`source`]: what is wanted, and by whom it is said,
 //! * [`locate`]: where a pod is in the kernel,
 //! * [`status`]: what the loop shows of itself, and [`metrics`], what it counts,
 //! * [`run`]: puts it all together, and [`serve`]: what a service has to have.
 
+pub mod control;
 pub mod locate;
 pub mod metrics;
 pub mod run;

@@ -65,13 +65,23 @@ impl Means {
         }
     }
 
-    /// What people call it.
+    /// The name in configuration, labels and JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Ebpf => "eBPF",
+            Self::Ebpf => "ebpf",
             Self::Iptables => "iptables",
         }
+    }
+}
+
+impl fmt::Display for Means {
+    /// As people write it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ebpf => "eBPF",
+            Self::Iptables => "iptables",
+        })
     }
 }
 
@@ -150,20 +160,6 @@ impl State {
             Self::Waiting(_) => "waiting",
             Self::Failed(_) => "failed",
             Self::Refused(_) => "refused",
-        }
-    }
-}
-
-impl Means {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::Ebpf, Self::Iptables];
-
-    /// In one word.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ebpf => "ebpf",
-            Self::Iptables => "iptables",
         }
     }
 }

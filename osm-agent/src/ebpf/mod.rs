@@ -165,6 +165,10 @@ pub struct Intercepted {
     pub name: String,
     /// Its network namespace.
     pub netns_cookie: u64,
+    /// The kernel's number of its cgroup.
+    pub cgroup: u64,
+    /// Whether its network namespace is gone.
+    pub is_gone: bool,
 }
 
 /// A missing entry is an answer, not an error.

@@ -45,6 +45,8 @@ impl Ebpf {
                 Ok(Intercepted {
                     name: record.name().into(),
                     netns_cookie,
+                    cgroup: record.cgroup(),
+                    is_gone: links::is_netns_gone(&self.state.pod(netns_cookie))?,
                 })
             })
             .collect()

@@ -111,6 +111,7 @@ impl Control {
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
+            self.outlets.heartbeat.beat();
             self.pass();
         }
     }

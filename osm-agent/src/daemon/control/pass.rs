@@ -11,6 +11,7 @@ use super::{
 use crate::{
     config::InterceptionMode,
     daemon::{
+        metrics::{Enrolment, Withdrawal},
         source::PodKey,
         status::{Means, PodStatus, State, Status},
     },
@@ -73,7 +74,6 @@ impl Control {
             Ok(survey) => survey,
             Err(error) => {
                 tracing::error!("{error}; nothing is changed until that is over");
-                self.outlets.metrics.source_error("kernel");
                 return;
             }
         };
@@ -138,16 +138,18 @@ impl Control {
     fn was_enrolled(&mut self, subject: &mut Subject, means: Means, result: Result<Enrolled>) {
         let means = subject.means.unwrap_or(means);
         let (name, metrics) = (&subject.pod.name, &self.outlets.metrics);
-        metrics.enrolled(means, result.as_ref().ok());
+        if let Some(outcome) = outcome_of(&result) {
+            metrics.enrolled(means, outcome);
+        }
         match result {
             Ok(Enrolled::New { listeners }) => {
                 let text = match listeners {
                     Some(0) => format!(
                         "intercepted by {}; the sidecar does not listen yet, connections are \
                          refused until it does",
-                        means.name()
+                        means
                     ),
-                    _ => format!("intercepted by {}", means.name()),
+                    _ => format!("intercepted by {}", means),
                 };
                 self.outlets.tell(&subject.key, name, "Intercepted", &text);
             }
@@ -174,8 +176,11 @@ impl Control {
     }
 
     fn was_let_go(&self, name: &str, action: Action, error: Option<&Error>) {
-        self.outlets.metrics.withdrawn(error.is_none());
-        let by = action.means.name();
+        self.outlets.metrics.withdrawn(match error {
+            None => Withdrawal::Done,
+            Some(_) => Withdrawal::Failed,
+        });
+        let by = action.means;
         match (error, action.step) {
             (Some(error), _) => tracing::error!(pod = name, "{error}; it is tried again"),
             (None, Step::RemoveFormer) => {
@@ -279,4 +284,16 @@ impl Control {
             pods,
         });
     }
+}
+
+/// None where there was nothing to do.
+const fn outcome_of(result: &Result<Enrolled>) -> Option<Enrolment> {
+    Some(match result {
+        Ok(Enrolled::New { .. }) => Enrolment::New,
+        Ok(Enrolled::Changed) => Enrolment::Changed,
+        Ok(Enrolled::Repaired(_)) => Enrolment::Repaired,
+        Ok(Enrolled::Upgraded) => Enrolment::Upgraded,
+        Ok(Enrolled::Unchanged) => return None,
+        Err(_) => Enrolment::Failed,
+    })
 }

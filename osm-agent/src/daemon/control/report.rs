@@ -9,7 +9,8 @@ use std::{
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
 use crate::daemon::{
-    metrics::Metrics,
+    metrics::{Metrics, Part},
+    serve::heartbeat::Heartbeat,
     source::{Notice, PodKey},
     status::Status,
 };
@@ -23,6 +24,8 @@ pub struct Outlets {
     pub notices: UnboundedSender<Notice>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What shows that the loop goes on.
+    pub heartbeat: Arc<Heartbeat>,
     /// What was said last, so that it is said once.
     said: HashMap<(Option<PodKey>, &'static str), String>,
 }
@@ -34,11 +37,13 @@ impl Outlets {
         status: watch::Sender<Status>,
         notices: UnboundedSender<Notice>,
         metrics: Arc<Metrics>,
+        heartbeat: Arc<Heartbeat>,
     ) -> Self {
         Self {
             status,
             notices,
             metrics,
+            heartbeat,
             said: HashMap::new(),
         }
     }
@@ -87,7 +92,7 @@ impl Outlets {
         };
         if self.is_new(None, REASON, problem) {
             tracing::warn!(reason = REASON, "{problem}; the last good one stands");
-            self.metrics.config_error("mesh");
+            self.metrics.config_error(Part::Mesh);
             let text = format!("{problem}; the last good configuration stays in force");
             self.notify(None, true, REASON, &text);
         }

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     config::InterceptionMode,
     daemon::{
+        metrics::Part,
         locate::{Index, Whereabouts},
         source::{Membership, PodKey, PodSpec},
         status::{Means, PodStatus, State},
@@ -311,7 +312,7 @@ impl Control {
                 };
                 let text = format!("{problem}; {stands}");
                 if self.outlets.warn(key, &spec.name, REASON, &text) {
-                    self.outlets.metrics.config_error("pod");
+                    self.outlets.metrics.config_error(Part::Pod);
                 }
             }
             None => self.outlets.is_over(key, REASON),

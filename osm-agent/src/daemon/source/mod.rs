@@ -47,8 +47,6 @@ pub enum Event {
     Pods(BTreeMap<PodKey, PodSpec>),
     /// The mesh's configuration, or what is wrong with it: the last good one stands then.
     Mesh(Result<Box<MeshConfig>, String>),
-    /// Interfaces or routes of the pod with this netns cookie may have changed.
-    Network(u64),
     /// The process is to end.
     Stop,
 }
