@@ -10,8 +10,10 @@
 //!
 //! * [`source`]: what is wanted, and by whom it is said,
 //! * [`locate`]: where a pod is in the kernel,
+//! * [`request`]: what init containers and the CNI plugin ask for,
 //! * [`status`]: what the loop shows of itself.
 
 pub mod locate;
+pub mod request;
 pub mod source;
 pub mod status;

@@ -1,6 +1,6 @@
 //! What the loop shows of itself.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The node's pods as the last pass found them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -41,7 +41,7 @@ pub enum State {
 }
 
 /// By which means a pod is intercepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Means {
     /// eBPF.

@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use super::request::Request;
 use crate::config::MeshConfig;
 
 /// What a source calls a pod, for as long as the pod lives: the UID in Kubernetes, the file's
@@ -49,6 +50,8 @@ pub enum Event {
     Mesh(Result<Box<MeshConfig>, String>),
     /// Interfaces or routes of the pod with this netns cookie may have changed.
     Network(u64),
+    /// Somebody waits for an answer.
+    Request(Request),
     /// The process is to end.
     Stop,
 }
