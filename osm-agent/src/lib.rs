@@ -7,12 +7,14 @@
 //! * [`check`]: what this kernel can do,
 //! * [`init`]: what an init container does, [`protocol`], in which it asks the node agent, and
 //!   [`selfcheck`], by which it proves what is in force,
+//! * [`cni`]: the CNI plugin, which has the node agent intercept a pod before it starts,
 //! * [`daemon`]: the node agent, which keeps all of this going,
 //! * [`cli`]: the commands.
 #![deny(unsafe_code)]
 
 pub mod check;
 pub mod cli;
+pub mod cni;
 pub mod config;
 pub mod daemon;
 pub mod ebpf;

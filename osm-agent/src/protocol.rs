@@ -18,6 +18,10 @@
 //! * **Versions.** Fields that are not known are left aside. What changes the meaning of a known
 //!   one raises [`VERSION`]; an agent refuses a version that it does not know, and a client
 //!   takes another version than its own for no answer.
+//!
+//! [`cni`] has the messages of the CNI plugin, which go the same way over a socket of their own.
+
+pub mod cni;
 
 use std::{
     io::{self, BufRead as _, BufReader, Read},
@@ -112,25 +116,51 @@ pub enum NoAnswer {
 /// # Errors
 /// Where there is no answer.
 pub fn enrol(socket: &Path, limit: Duration) -> Result<Answer, NoAnswer> {
+    let request = Request {
+        version: VERSION,
+        request: Wanted::Enrol,
+    };
+    let response: Response = exchange(socket, limit, &request, |_| Ok(()))?;
+    Ok(response.answer)
+}
+
+/// Sends one message to who listens on a socket and `may` be asked, and reads the response.
+fn exchange<T: DeserializeOwned>(
+    socket: &Path,
+    limit: Duration,
+    request: &impl Serialize,
+    may: impl FnOnce(&UnixStream) -> io::Result<()>,
+) -> Result<T, NoAnswer> {
     let deadline = Instant::now() + limit;
     let result = connect(socket, limit).and_then(|mut stream| {
-        let request = Request {
-            version: VERSION,
-            request: Wanted::Enrol,
-        };
-        write_line(&mut stream, &request)?;
-        read_line::<serde_json::Value>(Patient { stream, deadline })
+        may(&stream)?;
+        match write_line(&mut stream, request) {
+            // Who refuses at once has said why before it closed.
+            Err(NoAnswer::Connection(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            written => written?,
+        }
+        let mut line = Vec::new();
+        BufReader::new(Patient { stream, deadline }.take(MAX_LINE)).read_until(b'\n', &mut line)?;
+        parse(&line)
     });
-    let value = result.map_err(|error| match error {
+    result.map_err(|error| match error {
         NoAnswer::Connection(error) if is_timeout(&error) => NoAnswer::TimedOut(limit),
         error => error,
-    })?;
+    })
+}
+
+/// Reads one message of [`VERSION`] from a line, its line feed included.
+///
+/// # Errors
+/// Where it is none.
+pub fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<T, NoAnswer> {
     // The version first: of another one, nothing else need be understood.
+    let value: serde_json::Value = read_line(line)?;
     let version: AnyVersion = from_value(value.clone())?;
     if version.version != VERSION {
         return Err(NoAnswer::OtherVersion(version.version));
     }
-    from_value::<Response>(value).map(|response| response.answer)
+    from_value(value)
 }
 
 /// Writes one message.
@@ -141,6 +171,15 @@ pub fn write_line(mut stream: impl io::Write, message: &impl Serialize) -> Resul
     let mut line = serde_json::to_vec(message).map_err(io::Error::from)?;
     line.push(b'\n');
     Ok(stream.write_all(&line)?)
+}
+
+/// One message as a line; empty, so that the peer takes it for none, where it has no JSON.
+pub(crate) fn line(message: &impl Serialize) -> Vec<u8> {
+    let mut line = Vec::new();
+    match write_line(&mut line, message) {
+        Ok(()) => line,
+        Err(_) => Vec::new(),
+    }
 }
 
 /// Reads one message.

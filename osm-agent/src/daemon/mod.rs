@@ -12,11 +12,13 @@
 //! * [`source`]: what is wanted, and by whom it is said,
 //! * [`locate`]: where a pod is in the kernel,
 //! * [`status`]: what the loop shows of itself, and [`metrics`], what it counts,
+//! * [`request`]: what init containers and the CNI plugin ask for,
 //! * [`run`]: puts it all together, and [`serve`]: what a service has to have.
 
 pub mod control;
 pub mod locate;
 pub mod metrics;
+pub mod request;
 pub mod run;
 pub mod serve;
 pub mod source;

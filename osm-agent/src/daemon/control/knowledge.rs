@@ -124,13 +124,6 @@ impl Knowledge {
         self.pods.get_or_insert_default().insert(key, spec);
     }
 
-    /// Forgets a pod that was added so.
-    pub(super) fn remove_pod(&mut self, key: &str) {
-        if let Some(pods) = &mut self.pods {
-            pods.remove(key);
-        }
-    }
-
     /// Whether every source has spoken.
     pub(super) const fn is_synced(&self) -> bool {
         self.mesh.has_spoken && self.pods.is_some()
@@ -150,6 +143,16 @@ impl Knowledge {
     /// The pods that the source knows.
     pub(super) fn pods(&self) -> impl Iterator<Item = (&PodKey, &PodSpec)> {
         self.pods.iter().flatten()
+    }
+
+    /// One of them.
+    pub(super) fn pod(&self, key: &str) -> Option<&PodSpec> {
+        self.pods.as_ref()?.get(key)
+    }
+
+    /// Whether the mesh wants nothing intercepted at all.
+    pub(super) fn is_switched_off(&self) -> bool {
+        self.mode() == InterceptionMode::None
     }
 
     /// See the field.

@@ -6,6 +6,7 @@ mod knowledge;
 mod pass;
 mod plan;
 mod report;
+mod requests;
 mod survey;
 
 use std::{
@@ -22,6 +23,7 @@ use crate::{
 use datapath::Datapath;
 use knowledge::Knowledge;
 use pass::Settled;
+use requests::Requests;
 
 pub use plan::{Action, Cookie, Real, Step, plan};
 pub use report::Outlets;
@@ -60,6 +62,7 @@ pub struct Control {
     datapath: Datapath,
     knowledge: Knowledge,
     settled: Settled,
+    requests: Requests,
     outlets: Outlets,
     /// When everything was compared last.
     last_full: Option<Instant>,
@@ -83,6 +86,7 @@ impl Control {
             options,
             datapath,
             settled: Settled::default(),
+            requests: Requests::default(),
             outlets,
             last_full: None,
             look_again: LOOK_AGAIN,
@@ -121,8 +125,11 @@ impl Control {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             match events.recv_timeout(left) {
-                Ok(event) if self.take(event) => return true,
-                Ok(_) => {}
+                Ok(event) => {
+                    if self.take(event) {
+                        return true;
+                    }
+                }
                 Err(_) => return false,
             }
         }
@@ -136,6 +143,7 @@ impl Control {
                 self.knowledge.take_mesh(mesh);
                 self.outlets.mesh(self.knowledge.mesh_problem());
             }
+            Event::Request(request) => self.take_request(request),
             Event::Stop => return true,
         }
         false
@@ -146,7 +154,8 @@ impl Control {
             return Duration::ZERO;
         };
         let resync = self.options.resync.saturating_sub(last_full.elapsed());
-        let sooner = if self.settled.is_incomplete() {
+        let is_awaited = self.settled.is_incomplete() || !self.requests.is_empty();
+        let sooner = if is_awaited {
             self.look_again
         } else if self.settled.follows_interfaces() {
             INTERFACES
@@ -173,6 +182,8 @@ impl Control {
             self.last_full = Some(begun);
         }
         self.carry_out(&dirty);
+        self.answer_requests();
+        self.forget_hints();
         self.outlets.passed(begun.elapsed());
     }
 }

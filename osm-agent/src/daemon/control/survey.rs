@@ -133,7 +133,7 @@ impl Control {
                 self.outlets.warn(key, &spec.name, "Refused", why);
                 survey.note(key, spec, State::Refused(why.clone()), None);
             }
-            Membership::InMesh if self.knowledge.mode() == InterceptionMode::None => {
+            Membership::InMesh if self.knowledge.is_switched_off() => {
                 self.survey_leaving(key, spec, index, survey);
             }
             Membership::InMesh => {
@@ -196,9 +196,8 @@ impl Control {
     /// Whether a pod that no source knows is to stay as it is: nobody has said yet who is
     /// wanted, or nobody will, or it is one that is wanted and was not found this time.
     fn is_kept(&self, record: &Intercepted, survey: &Survey) -> bool {
-        let mode = self.knowledge.mode();
         !self.knowledge.is_synced()
-            || (!self.options.has_source && mode != InterceptionMode::None)
+            || (!self.options.has_source && !self.knowledge.is_switched_off())
             || survey.missing.contains(&record.name)
     }
 
@@ -241,10 +240,10 @@ impl Control {
         survey: &mut Survey,
     ) {
         let means = self.means_for(&pod, survey);
-        let read = number_of(&pod.netns)
+        let compared = number_of(&pod.netns)
             .and_then(|number| Ok((number, self.datapath.compare(&pod, &wanted, means)?)));
-        let (number, real) = match read {
-            Ok(read) => read,
+        let (number, real) = match compared {
+            Ok(compared) => compared,
             Err(error) => {
                 survey.missing.insert(pod.name.clone());
                 let text = error.to_string();

@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use super::request::Request;
 use crate::config::MeshConfig;
 
 /// What a source calls a pod, for as long as the pod lives: the UID in Kubernetes, the file's
@@ -47,6 +48,8 @@ pub enum Event {
     Pods(BTreeMap<PodKey, PodSpec>),
     /// The mesh's configuration, or what is wrong with it: the last good one stands then.
     Mesh(Result<Box<MeshConfig>, String>),
+    /// Somebody waits for an answer.
+    Request(Request),
     /// The process is to end.
     Stop,
 }
