@@ -2,8 +2,9 @@
 
 use std::path::Path;
 /// Provisional.
-pub fn uid_of_cgroup(_path: &Path) -> Option<String> { None }
-
+pub fn uid_of_cgroup(_path: &Path) -> Option<String> {
+    None
+}
 
 use super::source::PodSpec;
 use crate::{error::Result, pod::Pod};
@@ -25,8 +26,22 @@ pub enum Whereabouts {
     Unfit(String),
 }
 impl Locator {
-    pub fn is_below(&self, _one: &Path, _above: &Path) -> bool { false }
-    pub fn index(&self) -> Result<Index> { todo!() }
-    pub fn locate(&self, _spec: &PodSpec, _index: &Index, _hint: Option<&Path>) -> Whereabouts { todo!() }
-    pub fn locate_known(&self, _name: &str, _cgroup: u64, _netns: u64, _index: &Index) -> Whereabouts { todo!() }
+    pub fn is_below(&self, _one: &Path, _above: &Path) -> bool {
+        false
+    }
+    pub fn index(&self) -> Result<Index> {
+        todo!()
+    }
+    pub fn locate(&self, _spec: &PodSpec, _index: &Index, _hint: Option<&Path>) -> Whereabouts {
+        todo!()
+    }
+    pub fn locate_known(
+        &self,
+        _name: &str,
+        _cgroup: u64,
+        _netns: u64,
+        _index: &Index,
+    ) -> Whereabouts {
+        todo!()
+    }
 }

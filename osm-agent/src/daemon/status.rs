@@ -1,10 +1,7 @@
 //! What the loop shows of itself.
 
-<<<<<<< HEAD
 use std::fmt;
 
-=======
->>>>>>> 9595d8ae67d5c6c342c5984edf1d8a42ea4eae1a
 use serde::{Deserialize, Serialize};
 
 /// The node's pods as the last pass found them.

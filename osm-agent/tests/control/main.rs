@@ -42,10 +42,7 @@ fn scene() -> impl Strategy<Value = (Wanted, Kernel)> {
 
 /// Whether every connection of the pod is intercepted.
 fn is_whole(found: &Found) -> bool {
-    matches!(
-        found,
-        Found::AsWanted | Found::Otherwise | Found::Outdated
-    )
+    matches!(found, Found::AsWanted | Found::Otherwise | Found::Outdated)
 }
 
 fn is_intercepted(kernel: &Kernel, pod: Cookie) -> bool {

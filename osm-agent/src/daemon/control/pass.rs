@@ -145,11 +145,10 @@ impl Control {
             Ok(Enrolled::New { listeners }) => {
                 let text = match listeners {
                     Some(0) => format!(
-                        "intercepted by {}; the sidecar does not listen yet, connections are \
-                         refused until it does",
-                        means
+                        "intercepted by {means}; the sidecar does not listen yet, connections are \
+                         refused until it does"
                     ),
-                    _ => format!("intercepted by {}", means),
+                    _ => format!("intercepted by {means}"),
                 };
                 self.outlets.tell(&subject.key, name, "Intercepted", &text);
             }

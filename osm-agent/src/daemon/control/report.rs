@@ -1,10 +1,6 @@
 //! What the loop tells: status, notices, metrics, log.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc::UnboundedSender, watch};
 

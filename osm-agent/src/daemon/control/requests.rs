@@ -147,18 +147,16 @@ impl Control {
             return refused("it asks from another network namespace than its pod's".into());
         }
         match self.known(key.as_ref()) {
-            Known::No if is_late => {
-                refused("no source of this node's agent knows this pod, and none has told it".into())
-            }
+            Known::No if is_late => refused(
+                "no source of this node's agent knows this pod, and none has told it".into(),
+            ),
             Known::No | Known::NotYet => is_late
                 .then(|| protocol::Answer::Refused("the agent did not get to it in time".into())),
             Known::Outside => refused("this pod is not in the mesh".into()),
             Known::Refused(why) => refused(why),
             Known::As(pod) => match (pod.lists_problem, pod.state) {
                 (Some(problem), _) => refused(problem),
-                (None, State::Intercepted(Means::Ebpf)) => {
-                    Some(protocol::Answer::Mode(Mode::Ebpf))
-                }
+                (None, State::Intercepted(Means::Ebpf)) => Some(protocol::Answer::Mode(Mode::Ebpf)),
                 (None, State::Intercepted(Means::Iptables)) => refused(
                     self.datapath
                         .why_no_ebpf()
@@ -232,8 +230,8 @@ impl Control {
         let number = number_of(&peer.netns).ok();
         let is_it = |key: &PodKey, spec: &PodSpec| {
             let is_by_uid = uid.is_some() && spec.uid == uid;
-            let is_found = number.is_some()
-                && self.settled.get(key).and_then(|entry| entry.pod) == number;
+            let is_found =
+                number.is_some() && self.settled.get(key).and_then(|entry| entry.pod) == number;
             let is_below = spec
                 .cgroup
                 .as_ref()

@@ -12,8 +12,8 @@ use super::{
 use crate::{
     config::InterceptionMode,
     daemon::{
-        metrics::Part,
         locate::{Index, Whereabouts},
+        metrics::Part,
         source::{Membership, PodKey, PodSpec},
         status::{Means, PodStatus, State},
     },
@@ -282,9 +282,8 @@ impl Control {
     /// By which means a pod is to be intercepted. A pod that is intercepted by eBPF does not
     /// fall back because another could not be.
     fn means_for(&self, pod: &Pod, survey: &Survey) -> Means {
-        let is_by_ebpf = || {
-            number_of(&pod.netns).is_ok_and(|number| survey.records.contains_key(&number))
-        };
+        let is_by_ebpf =
+            || number_of(&pod.netns).is_ok_and(|number| survey.records.contains_key(&number));
         match self.knowledge.mode() {
             InterceptionMode::Ebpf => Means::Ebpf,
             InterceptionMode::Iptables | InterceptionMode::None => Means::Iptables,
