@@ -9,6 +9,8 @@ mod iptables;
 mod mode;
 mod out;
 mod policy;
+mod run;
+mod status;
 
 use std::path::PathBuf;
 
@@ -43,6 +45,10 @@ enum Command {
     Check(check::Check),
     /// In a pod's init container: have the pod intercepted, and prove it
     Init(init::InitCommand),
+    /// The node agent: keep the pods of this node intercepted
+    Run(Box<run::Run>),
+    /// What the node agent makes of its pods
+    Status(status::StatusCommand),
 }
 
 impl Cli {
@@ -57,6 +63,8 @@ impl Cli {
             Command::Iptables(iptables) => iptables.run(),
             Command::Check(check) => check.run(),
             Command::Init(init) => init.run(),
+            Command::Run(run) => run.run(),
+            Command::Status(status) => status.run(),
         }
     }
 }
