@@ -2,6 +2,7 @@
 
 mod attach;
 mod check;
+mod cni;
 mod detach;
 mod foreground;
 mod init;
@@ -43,9 +44,17 @@ enum Command {
     Check(check::Check),
     /// In a pod's init container: have the pod intercepted, and prove it
     Init(init::InitCommand),
+    /// For container runtimes: the CNI plugin that holds a pod's start until it is intercepted
+    Cni(cni::CniCommand),
 }
 
 impl Cli {
+    /// The command of this process. Called `osm-cni`, it is the CNI plugin.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self::parse_from(cni::arguments(std::env::args_os()))
+    }
+
     /// Runs the command.
     ///
     /// # Errors
@@ -57,6 +66,7 @@ impl Cli {
             Command::Iptables(iptables) => iptables.run(),
             Command::Check(check) => check.run(),
             Command::Init(init) => init.run(),
+            Command::Cni(cni) => cni.run(),
         }
     }
 }
