@@ -6,11 +6,10 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Parser as _;
 use osm_agent::cli::Cli;
 
 fn main() -> ExitCode {
-    match Cli::parse().run() {
+    match Cli::of_process().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The status says it as well, where nobody reads this.

@@ -2,6 +2,7 @@
 
 mod attach;
 mod check;
+mod cni;
 mod detach;
 mod foreground;
 mod init;
@@ -49,9 +50,17 @@ enum Command {
     Run(Box<run::Run>),
     /// What the node agent makes of its pods
     Status(status::StatusCommand),
+    /// For container runtimes: the CNI plugin that holds a pod's start until it is intercepted
+    Cni(cni::CniCommand),
 }
 
 impl Cli {
+    /// The command of this process. Called `osm-cni`, it is the CNI plugin.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self::parse_from(cni::arguments(std::env::args_os()))
+    }
+
     /// Runs the command.
     ///
     /// # Errors
@@ -65,6 +74,7 @@ impl Cli {
             Command::Init(init) => init.run(),
             Command::Run(run) => run.run(),
             Command::Status(status) => status.run(),
+            Command::Cni(cni) => cni.run(),
         }
     }
 }
