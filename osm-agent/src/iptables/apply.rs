@@ -1,13 +1,12 @@
 //! Putting a rule set in force, whole or not at all.
 
-use std::collections::BTreeMap;
-
 use super::{
-    backend::{Backend, Choice, Found, choose},
+    backend::{Backend, Choice, choose},
     failure::Failure,
     rules::{Family, RuleSet},
     save::Saved,
     session::{Session, is_there},
+    survey::Survey,
     transaction::{restoration, transaction},
 };
 use crate::error::{Error, Result};
@@ -45,32 +44,39 @@ enum Settled {
     ByWriting,
 }
 
-/// What was found, by backend and family; without those whose tools are not installed.
-type Survey = BTreeMap<(Backend, Family), Saved>;
-
 impl Session<'_> {
     pub(super) fn apply(&self, wanted: Option<Backend>, rules: &RuleSet) -> Result<Report> {
+        self.apply_to(&self.survey(wanted)?, wanted, rules)
+    }
+
+    /// The same, where it is known already what there is.
+    pub(super) fn apply_to(
+        &self,
+        survey: &Survey,
+        wanted: Option<Backend>,
+        rules: &RuleSet,
+    ) -> Result<Report> {
+        let (backend, instead_of) = self.backend(wanted, survey)?;
+        self.put_in_force(survey, backend, rules)
+            .map_err(|error| beside(error, instead_of))
+    }
+
+    /// What [`Self::apply`] would do; without rules, what [`Self::keep`] would.
+    pub(super) fn compare(
+        &self,
+        wanted: Option<Backend>,
+        rules: Option<&RuleSet>,
+    ) -> Result<Applied> {
         let survey = self.survey(wanted)?;
-        let (backend, instead_of) = self.backend(wanted, &survey)?;
-        self.require(backend, rules)?;
-        let other = survey
-            .iter()
-            .find(|((of, _), saved)| *of != backend && saved.has_ours())
-            .map(|((of, _), _)| *of);
-        let applied = judge(&survey, backend, rules);
-        if applied != Applied::Unchanged {
-            self.put(backend, Some(rules))
-                .map_err(|error| beside(error, instead_of))?;
-            // Only now: there is no moment without rules.
-            if let Some(other) = other {
-                self.put(other, None)?;
-            }
-        }
-        Ok(Report {
-            backend,
-            applied,
-            removed_from: other,
-        })
+        let Some((backend, kept)) = survey.kept(wanted) else {
+            return Ok(Applied::New);
+        };
+        let Some(rules) = rules else {
+            return Ok(survey.judge(backend, &kept));
+        };
+        // With rules of ours there, nothing has to be tried for it.
+        let (backend, _) = self.backend(wanted, &survey)?;
+        Ok(survey.judge(backend, rules))
     }
 
     pub(super) fn cleanup(&self, wanted: Option<Backend>) -> Result<bool> {
@@ -83,27 +89,32 @@ impl Session<'_> {
 
     pub(super) fn backends_with_ours(&self, wanted: Option<Backend>) -> Result<Vec<Backend>> {
         let survey = self.survey(wanted)?;
-        let with_ours = |backend: &Backend| {
-            wanted.is_none_or(|wanted| wanted == *backend)
-                && found(&survey, *backend).is_some_and(|found| found.ours)
-        };
-        Ok(Backend::ALL.into_iter().filter(with_ours).collect())
+        let is_meant = |backend: &Backend| wanted.is_none_or(|wanted| wanted == *backend);
+        Ok(survey.with_ours().filter(is_meant).collect())
     }
 
-    fn survey(&self, wanted: Option<Backend>) -> Result<Survey> {
-        let mut survey = Survey::new();
-        for backend in Backend::ALL {
-            for family in Family::ALL.into_iter().filter(|family| is_there(*family)) {
-                match self.read(backend, family) {
-                    Ok(Some(saved)) => drop(survey.insert((backend, family), saved)),
-                    Ok(None) => {}
-                    // Whoever names a backend need not have the other one work.
-                    Err(_) if wanted.is_some_and(|wanted| wanted != backend) => {}
-                    Err(error) => return Err(error),
-                }
+    /// Writes what is not as wanted, and removes what another backend holds.
+    pub(super) fn put_in_force(
+        &self,
+        survey: &Survey,
+        backend: Backend,
+        rules: &RuleSet,
+    ) -> Result<Report> {
+        self.require(backend, rules)?;
+        let other = survey.with_ours().find(|it| *it != backend);
+        let applied = survey.judge(backend, rules);
+        if applied != Applied::Unchanged {
+            self.put(backend, Some(rules))?;
+            // Only now: there is no moment without rules.
+            if let Some(other) = other {
+                self.put(other, None)?;
             }
         }
-        Ok(survey)
+        Ok(Report {
+            backend,
+            applied,
+            removed_from: other,
+        })
     }
 
     /// The backend to use, and why nft does not work where that was tried.
@@ -115,7 +126,7 @@ impl Session<'_> {
         if let Some(backend) = wanted {
             return Ok((backend, None));
         }
-        match choose(found(survey, Backend::Nft), found(survey, Backend::Legacy))? {
+        match choose(survey.found(Backend::Nft), survey.found(Backend::Legacy))? {
             Choice::Use(backend) => Ok((backend, None)),
             Choice::NftIfItWorks => Ok(match self.probe(Backend::Nft) {
                 Ok(()) => (Backend::Nft, None),
@@ -227,52 +238,4 @@ fn beside(error: Error, instead_of: Option<Error>) -> Error {
         },
         (error, _) => error,
     }
-}
-
-/// What there is to do for these rules, and how to call it.
-fn judge(survey: &Survey, backend: Backend, rules: &RuleSet) -> Applied {
-    let mut of_ours = survey
-        .iter()
-        .filter(|(_, saved)| saved.has_ours())
-        .peekable();
-    if of_ours.peek().is_none() {
-        return Applied::New;
-    }
-    let mut faults = Vec::new();
-    let mut is_elsewhere = false;
-    for ((of, family), saved) in of_ours {
-        is_elsewhere |= *of != backend;
-        let tool = family.tool();
-        faults.extend(
-            saved
-                .faults()
-                .into_iter()
-                .map(|fault| format!("{tool}: {fault}")),
-        );
-    }
-    let needs = |family: &Family| {
-        let now = survey.get(&(backend, *family)).cloned().unwrap_or_default();
-        transaction(*family, &now, rules.of(*family)).is_some()
-    };
-    if !is_elsewhere && !Family::ALL.iter().any(needs) {
-        Applied::Unchanged
-    } else if faults.is_empty() {
-        Applied::Changed
-    } else {
-        Applied::Repaired(faults)
-    }
-}
-
-fn found(survey: &Survey, backend: Backend) -> Option<Found> {
-    survey
-        .iter()
-        .filter(|((of, _), _)| *of == backend)
-        .map(|(_, saved)| Found {
-            ours: saved.has_ours(),
-            others: saved.has_others,
-        })
-        .reduce(|one, other| Found {
-            ours: one.ours || other.ours,
-            others: one.others || other.others,
-        })
 }

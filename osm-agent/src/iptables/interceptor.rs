@@ -1,20 +1,24 @@
 //! The fallback as one of the ways to intercept a pod.
 
+use std::net::IpAddr;
+
 use super::{Applied, Iptables, RuleSet, Target};
 use crate::{
+    config::Lists,
     error::Result,
     interceptor::{Enrolled, Found, Interceptor},
     pod::{Netns, Pod},
     policy::Policy,
 };
 
+/// Without a policy, rules that somebody else changed are repaired as [`Iptables::keep`] says.
 impl Interceptor for Iptables {
     fn enrol(&mut self, pod: &Pod, policy: Option<&Policy>) -> Result<Enrolled> {
-        let Some(policy) = policy else {
-            return Ok(Enrolled::Unchanged);
+        let target = Target::of(&pod.netns);
+        let report = match policy {
+            Some(policy) => self.apply(&target, &RuleSet::new(policy, &pod.addresses)?)?,
+            None => self.keep(&target, &without_lists(pod)?)?,
         };
-        let rules = RuleSet::new(policy, &pod.addresses)?;
-        let report = self.apply(&Target::of(&pod.netns), &rules)?;
         Ok(match report.applied {
             Applied::New => Enrolled::New { listeners: None },
             Applied::Changed => Enrolled::Changed,
@@ -23,10 +27,17 @@ impl Interceptor for Iptables {
         })
     }
 
-    fn compare(&self, pod: &Pod, _policy: Option<&Policy>) -> Result<Found> {
-        Ok(match Interceptor::inspect(self, &pod.netns)? {
-            true => Found::AsWanted,
-            false => Found::Absent,
+    /// Without a policy, whether the rules are those that some agent wrote: by their own
+    /// digests.
+    fn compare(&self, pod: &Pod, policy: Option<&Policy>) -> Result<Found> {
+        let rules = policy.map(|policy| RuleSet::new(policy, &pod.addresses));
+        // The method of the same name that goes by rules.
+        let wanted = Self::compare(self, &Target::of(&pod.netns), rules.transpose()?.as_ref())?;
+        Ok(match wanted {
+            Applied::New => Found::Absent,
+            Applied::Changed => Found::Otherwise,
+            Applied::Repaired(what) => Found::Faulty(what),
+            Applied::Unchanged => Found::AsWanted,
         })
     }
 
@@ -34,8 +45,17 @@ impl Interceptor for Iptables {
         self.cleanup(&Target::of(netns))
     }
 
+    /// Whether there is anything of ours, in whatever state it is.
     fn inspect(&self, netns: &Netns) -> Result<bool> {
         // The method of the same name that says with which tools.
         Ok(!Self::inspect(self, &Target::of(netns))?.is_empty())
     }
+}
+
+/// Rules for a pod whose lists nobody has told: everything is intercepted. That goes for IPv6
+/// too where the pod has an address of it. Whether the mesh is dual-stack is not known here, and
+/// if it is not, IPv6 connections are refused rather than left to go around the sidecar.
+fn without_lists(pod: &Pod) -> Result<RuleSet> {
+    let is_dual = pod.addresses.iter().any(IpAddr::is_ipv6);
+    RuleSet::new(&Policy::compile(&Lists::default(), is_dual), &pod.addresses)
 }

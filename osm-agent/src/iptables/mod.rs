@@ -25,10 +25,13 @@ mod backend;
 mod canonical;
 mod failure;
 mod interceptor;
+mod keep;
+mod presence;
 mod rules;
 mod run;
 mod save;
 mod session;
+mod survey;
 mod target;
 mod tools;
 mod transaction;
@@ -104,6 +107,24 @@ impl Iptables {
     /// family too.
     pub fn apply(&self, target: &Target<'_>, rules: &RuleSet) -> Result<Report> {
         self.session(target, |session| session.apply(self.backend, rules))
+    }
+
+    /// Leaves the rules in force that there are, whatever their lists, and repairs what
+    /// somebody else did to them. A chain whose lists can't be known any more intercepts
+    /// everything from then on. Where there is nothing of ours, puts `otherwise` in force.
+    ///
+    /// # Errors
+    /// As for [`Self::apply`].
+    pub fn keep(&self, target: &Target<'_>, otherwise: &RuleSet) -> Result<Report> {
+        self.session(target, |session| session.keep(self.backend, otherwise))
+    }
+
+    /// What [`Self::apply`] would do; without rules, what [`Self::keep`] would. Changes nothing.
+    ///
+    /// # Errors
+    /// Where the tables can't be read.
+    pub fn compare(&self, target: &Target<'_>, rules: Option<&RuleSet>) -> Result<Applied> {
+        self.session(target, |session| session.compare(self.backend, rules))
     }
 
     /// Removes all that is ours; says whether there was anything.

@@ -110,6 +110,11 @@ impl RuleSet {
         })
     }
 
+    /// The rules of both families, the second where it is intercepted.
+    pub(super) const fn of_families(v4: Rules, v6: Option<Rules>) -> Self {
+        Self { v4, v6 }
+    }
+
     /// The rules of one family; none where it is not intercepted.
     #[must_use]
     pub const fn of(&self, family: Family) -> Option<&Rules> {
@@ -137,10 +142,13 @@ pub struct Rules {
 }
 
 impl Rules {
-    fn new(policy: &Policy, family: Family, addresses: &[IpAddr]) -> Self {
-        let inbound = inbound(policy);
+    pub(super) fn new(policy: &Policy, family: Family, addresses: &[IpAddr]) -> Self {
+        Self::of_chains(inbound(policy), output(policy, family, addresses))
+    }
+
+    /// With these rules of the two chains that differ from list to list.
+    pub(super) fn of_chains(inbound: Vec<String>, output: Vec<String>) -> Self {
         let in_redirect = vec![redirect("to the inbound listener", INBOUND_PORT)];
-        let output = output(policy, family, addresses);
         let digests = [&inbound, &in_redirect, &output].map(|chain| digest(chain));
         let outbound = vec![outbound_redirect(&digests)];
         Self {

@@ -19,7 +19,7 @@ pub(super) struct Ended {
 }
 
 /// How often a program is asked whether it has ended: at first, and at most.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
+const PAUSES: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(20));
 
 /// How long its last words are waited for once it has ended: a grandchild may hold the pipe.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -35,10 +35,15 @@ pub(super) fn run(
     input: String,
     limit: Duration,
 ) -> io::Result<Ended> {
+    let has_input = !input.is_empty();
     let mut child = Command::new(program)
         .args(args)
         .envs(environment)
-        .stdin(Stdio::piped())
+        .stdin(if has_input {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
@@ -48,24 +53,28 @@ pub(super) fn run(
     }
     let stdout = collect(child.stdout.take());
     let stderr = collect(child.stderr.take());
-    let status = wait(&mut child, limit)?;
-    let text = |pipe: Receiver<Vec<u8>>| {
-        let bytes = pipe.recv_timeout(LAST_WORDS).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
-    };
+    let (status, said) = wait(&mut child, &stdout, limit)?;
+    let last_words = |pipe: &Receiver<Vec<u8>>| pipe.recv_timeout(LAST_WORDS).unwrap_or_default();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Ok(Ended {
         status,
-        stdout: text(stdout),
-        stderr: text(stderr),
+        stdout: text(said.unwrap_or_else(|| last_words(&stdout))),
+        stderr: text(last_words(&stderr)),
     })
 }
 
-fn wait(child: &mut Child, limit: Duration) -> io::Result<ExitStatus> {
+/// How it ended, and what it said where that was to be had by then.
+fn wait(
+    child: &mut Child,
+    stdout: &Receiver<Vec<u8>>,
+    limit: Duration,
+) -> io::Result<(ExitStatus, Option<Vec<u8>>)> {
     let deadline = Instant::now() + limit;
     let (mut pause, longest) = PAUSES;
+    let mut said = None;
     loop {
         if let Some(status) = child.try_wait()? {
-            return Ok(status);
+            return Ok((status, said));
         }
         if Instant::now() > deadline {
             child.kill()?;
@@ -74,7 +83,14 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<ExitStatus> {
             let problem = format!("it did not end within {seconds} s and was killed");
             return Err(io::Error::new(io::ErrorKind::TimedOut, problem));
         }
-        thread::sleep(pause);
+        if said.is_some() {
+            thread::sleep(pause);
+        } else if let Ok(bytes) = stdout.recv_timeout(pause) {
+            // It ends its output as it ends itself, most often.
+            said = Some(bytes);
+            pause = PAUSES.0;
+            continue;
+        }
         pause = (pause * 2).min(longest);
     }
 }

@@ -127,8 +127,20 @@ impl Saved {
         faults
     }
 
+    /// The rules of one of our chains, where they are those that its digest was written for.
+    #[must_use]
+    pub fn chain_as_written(&self, chain: &str) -> Option<&[String]> {
+        let rules = self.rules(chain);
+        let is_as_written = self.rules(REDIRECT).concat().contains(&digest(rules));
+        is_as_written.then_some(rules)
+    }
+
+    fn rules(&self, chain: &str) -> &[String] {
+        self.chains.get(chain).map_or(&[], Vec::as_slice)
+    }
+
     fn changed_chain(&self) -> Option<String> {
-        let rules = |chain: &str| self.chains.get(chain).map_or(&[][..], Vec::as_slice);
+        let rules = |chain: &str| self.rules(chain);
         let [first, second, third, _] = CHAINS;
         let chains = [first, second, third];
         let digests = chains.map(|chain| digest(rules(chain)));

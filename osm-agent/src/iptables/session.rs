@@ -1,6 +1,6 @@
 //! Reading and writing the rules of the namespace that the calling thread is in.
 
-use std::{ffi::OsStr, io, path::Path, time::Duration};
+use std::{ffi::OsStr, path::Path, time::Duration};
 
 use nix::{
     fcntl::{OFlag, open},
@@ -10,11 +10,11 @@ use nix::{
 use super::{
     Backend,
     failure::Failure,
+    presence::may_have_table,
     rules::Family,
     run::run,
     save::{Saved, Unreadable},
-    target::proc_net,
-    tools::{Tool, Tools},
+    tools::Tools,
 };
 use crate::{
     error::{Error, Result, Tried as _},
@@ -60,21 +60,24 @@ impl<'a> Session<'a> {
     /// # Errors
     /// Where that can't be known.
     pub(super) fn read(&self, backend: Backend, family: Family) -> Result<Option<Saved>> {
-        let Some(tool) = self.tools.get(backend, family) else {
+        if self.tools.get(backend, family).is_none() {
             return Ok(None);
-        };
-        if backend == Backend::Legacy {
-            // Asking iptables-legacy would make the table.
-            if !has_legacy_table(family) {
-                return Ok(Some(Saved::default()));
-            }
-            require_capability(NET_RAW, self.where_, ", which iptables-legacy needs")?;
         }
-        self.save(tool).map(Some)
+        if !may_have_table(backend, family) {
+            return Ok(Some(Saved::default()));
+        }
+        self.save(backend, family).map(Some)
     }
 
-    fn save(&self, tool: &Tool) -> Result<Saved> {
-        let program = &tool.save;
+    /// What a backend's tool shows.
+    ///
+    /// # Errors
+    /// As for [`Self::read`], and where the tool is not installed.
+    pub(super) fn save(&self, backend: Backend, family: Family) -> Result<Saved> {
+        if backend == Backend::Legacy {
+            require_capability(NET_RAW, self.where_, ", which iptables-legacy needs")?;
+        }
+        let program = &self.tools.require(backend, family)?.save;
         let tried = || {
             format!(
                 "read the rules of {} with {}",
@@ -165,18 +168,6 @@ fn has_lock_file() -> bool {
 /// Whether a family can be had at all: it has tools, and the kernel knows it.
 pub(super) fn is_there(family: Family) -> bool {
     family == Family::V4 || Path::new("/proc/thread-self/net/if_inet6").exists()
-}
-
-fn has_legacy_table(family: Family) -> bool {
-    let name = match family {
-        Family::V4 => "ip_tables_names",
-        Family::V6 => "ip6_tables_names",
-    };
-    match proc_net(name) {
-        Ok(tables) => tables.lines().any(|table| table == "nat"),
-        // Without the file the kernel has no iptables-legacy, as yet.
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
-    }
 }
 
 fn require_capability(needed: Capability, where_: &str, why: &str) -> Result<()> {
