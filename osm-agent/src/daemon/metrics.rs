@@ -20,7 +20,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::status::{Means, Status};
+use super::{
+    request::Outcome,
+    status::{Means, Status},
+};
 
 /// How [`Metrics::text`] is to be announced over HTTP.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -80,6 +83,26 @@ pub enum Answered {
     Invalid,
     /// The peer, or all together, asked too much.
     Limited,
+}
+
+impl Answered {
+    /// None for what the loop answers, and counts itself.
+    #[must_use]
+    pub const fn of(outcome: Outcome) -> Option<Self> {
+        Some(match outcome {
+            Outcome::Answered | Outcome::Left => return None,
+            Outcome::Late | Outcome::Stopping | Outcome::NotAccepted | Outcome::Vanished => {
+                Self::Failed
+            }
+            Outcome::Invisible | Outcome::NoPod | Outcome::Forbidden => Self::Refused,
+            Outcome::Full | Outcome::PodFull | Outcome::Flood | Outcome::PodFlood => Self::Limited,
+            Outcome::Slow
+            | Outcome::TooLong
+            | Outcome::Incomplete
+            | Outcome::Garbage
+            | Outcome::OtherVersion => Self::Invalid,
+        })
+    }
 }
 
 /// A source of pods or configuration.

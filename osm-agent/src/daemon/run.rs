@@ -27,14 +27,22 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    metrics::Metrics,
+    control::{self, Control, Outlets},
+    locate::Locator,
+    metrics::{Answered, Asked, Metrics, SourceKind},
+    request::{self, Limits, Server, Socket},
     serve::{Shown, heartbeat::Heartbeat, http, notify, signals::Signals},
-    source::{Event, Notice},
+    source::{
+        self, Event, Notice,
+        files::FileOptions,
+        kubernetes::{KubernetesOptions, Pace},
+    },
     status::Status,
 };
 use crate::{
     error::{Error, Result, Tried as _},
     iptables::Iptables,
+    pod::cgroup_root,
 };
 
 /// Where `osm-agent run` answers HTTP unless told otherwise: none of the ports that mean
@@ -99,6 +107,18 @@ pub struct Kubernetes {
     pub mesh_namespace: String,
     /// The name of the MeshConfig.
     pub mesh_config: String,
+}
+
+impl Kubernetes {
+    fn options(&self) -> KubernetesOptions {
+        KubernetesOptions {
+            node_name: self.node.clone(),
+            kubeconfig: self.kubeconfig.clone(),
+            mesh_namespace: self.mesh_namespace.clone(),
+            mesh_config_name: self.mesh_config.clone(),
+            pace: Pace::default(),
+        }
+    }
 }
 
 /// The socket of init containers.
@@ -177,7 +197,7 @@ where
         let signals = Signals::new()?;
         let mut tasks = JoinSet::new();
         serve(options, &shown, &mut tasks).await?;
-        sources(options, &tell, words, &shown, &mut tasks)?;
+        sources(options, &tell, words, &shown, &mut tasks).await?;
         let control = start(control)?;
         supervise(control, tasks, signals, &tell).await
     });
@@ -209,74 +229,102 @@ async fn serve(options: &Options, shown: &Shown, tasks: &mut Tasks) -> Result<()
 }
 
 /// Starts who tells the loop what is wanted.
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "sources and sockets that are joined here can fail to start"
-)]
-fn sources(
+async fn sources(
     options: &Options,
     tell: &Sender<Event>,
     noticed: UnboundedReceiver<Notice>,
     shown: &Shown,
     tasks: &mut Tasks,
 ) -> Result<()> {
-    let _ = (tell, shown);
-    match &options.source {
-        Source::Requests { config } => {
-            // JOIN source::files, with a configuration alone.
-            let _ = config;
-            tasks.spawn(log(noticed));
-        }
-        Source::Files { pods, config } => {
-            // JOIN source::files::run(pods, config, tell.clone(), metrics).
-            let _ = (pods, config);
-            tasks.spawn(log(noticed));
-        }
+    let metrics = Arc::clone(&shown.metrics);
+    let (pods, mesh_config) = match &options.source {
+        Source::Requests { config } => (None, config),
+        Source::Files { pods, config } => (Some(pods.clone()), config),
         Source::Kubernetes(kubernetes) => {
-            // JOIN source::kubernetes::run(kubernetes, tell.clone(), noticed, metrics).
-            let _ = kubernetes;
-            tasks.spawn(log(noticed));
+            let source = source::kubernetes::Kubernetes::connect(kubernetes.options()).await?;
+            let tell = tell.clone();
+            tasks.spawn(async move {
+                let failed = || metrics.source_error(SourceKind::Kubernetes);
+                source.run(tell, noticed, failed).await;
+                Ok(())
+            });
+            return sockets(options, tell, shown, tasks);
         }
+    };
+    let files = FileOptions {
+        mesh_config: mesh_config.clone(),
+        pods,
+    };
+    tasks.spawn(source::files::run(files, tell.clone(), Arc::default()));
+    tasks.spawn(drain(noticed));
+    sockets(options, tell, shown, tasks)
+}
+
+/// Starts to listen to init containers and to the CNI plugin.
+fn sockets(
+    options: &Options,
+    tell: &Sender<Event>,
+    shown: &Shown,
+    tasks: &mut Tasks,
+) -> Result<()> {
+    let report = |asked| -> request::Report {
+        let metrics = Arc::clone(&shown.metrics);
+        Arc::new(move |outcome| {
+            debug!(?asked, outcome = outcome.name(), "request");
+            if let Some(answered) = Answered::of(outcome) {
+                metrics.request(asked, answered);
+            }
+        })
+    };
+    if let Some(socket) = &options.agent_socket {
+        let place = request::Place {
+            mode: socket.mode,
+            owner: match socket.owner {
+                Some((user, group)) => (Some(user), Some(group)),
+                None => (None, None),
+            },
+            ..request::Place::for_pods(&socket.path)
+        };
+        let socket = Socket::listen(&place)?;
+        info!("init containers may ask on {}", place.path.display());
+        let report = report(Asked::Init);
+        let server = Server::enrol(socket, Limits::default(), tell.clone(), report);
+        tasks.spawn(server.run(std::future::pending()));
     }
-    // JOIN the socket of init containers: options.agent_socket.
-    // JOIN the socket of the CNI plugin: options.cni_socket.
+    if let Some(path) = &options.cni_socket {
+        let socket = Socket::listen(&request::Place::for_root(path))?;
+        info!("the CNI plugin may ask on {}", path.display());
+        let report = report(Asked::Cni);
+        let server = Server::cni(socket, Limits::default(), tell.clone(), report);
+        tasks.spawn(server.run(std::future::pending()));
+    }
     Ok(())
 }
 
-/// JOIN `control::Control::new(options, wires)` and its `run`. Until then nothing is
-/// intercepted, and the agent is never ready.
-#[expect(clippy::unnecessary_wraps, reason = "opening the state can fail")]
+/// Makes the control loop, which adopts what is in force.
 fn control(options: &Options, wires: Wires) -> Result<impl FnOnce() -> Result<()> + Send + use<>> {
-    let resync = options.resync;
-    Ok(move || {
-        loop {
-            wires.heartbeat.beat();
-            wires.status.send_replace(Status::default());
-            match wires.events.recv_timeout(resync) {
-                Ok(Event::Stop) => return Ok(()),
-                Ok(event) => debug!("{event:?}"),
-                Err(_) => {}
-            }
-        }
-    })
+    let root = match &options.cgroup_root {
+        Some(root) => root.clone(),
+        None => cgroup_root()?,
+    };
+    let control = Control::new(
+        control::Options {
+            state_dir: options.state_dir.clone(),
+            locator: Locator::new(root).with_shared_cgroup(options.shared_cgroup.clone()),
+            iptables: options.iptables.clone(),
+            dual_stack: options.dual_stack,
+            resync: options.resync,
+            has_source: !matches!(options.source, Source::Requests { .. }),
+        },
+        Outlets::new(wires.status, wires.notices, wires.metrics, wires.heartbeat),
+    )?;
+    let events = wires.events;
+    Ok(move || control.run(&events))
 }
 
-/// Where nobody else takes what people are to be told, the log does.
-async fn log(mut notices: UnboundedReceiver<Notice>) -> Result<()> {
-    while let Some(notice) = notices.recv().await {
-        let Notice {
-            pod,
-            is_warning,
-            reason,
-            text,
-        } = notice;
-        let pod = pod.as_deref().unwrap_or("mesh");
-        if is_warning {
-            warn!(pod, reason, "{text}");
-        } else {
-            info!(pod, reason, "{text}");
-        }
-    }
+/// Where nobody else takes what people are to be told, the loop's log has it already.
+async fn drain(mut notices: UnboundedReceiver<Notice>) -> Result<()> {
+    while notices.recv().await.is_some() {}
     std::future::pending().await
 }
 
