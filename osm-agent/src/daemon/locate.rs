@@ -1,1 +1,0 @@
-//! Where a pod is in the kernel: its cgroup, its network namespace, its users.
