@@ -24,6 +24,19 @@ impl Cgroup {
     /// # Errors
     /// Where the path is no cgroup of v2, or not one pod's own.
     pub fn open(path: &Path, root: &Path) -> Result<Self> {
+        Self::open_guarded(path, root, &Guarded::of_this_process(root))
+    }
+
+    /// Opens a cgroup that pods share with others, such as a container runtime's. It may hold
+    /// the agent itself, whose network namespace is no pod's.
+    ///
+    /// # Errors
+    /// Where the path is no cgroup of v2, or the root.
+    pub fn open_shared(path: &Path, root: &Path) -> Result<Self> {
+        Self::open_guarded(path, root, &Guarded::roots(root))
+    }
+
+    fn open_guarded(path: &Path, root: &Path, guarded: &Guarded) -> Result<Self> {
         let path = root.join(path);
         let what = format!("--cgroup {}", path.display());
         let example = format!("give a pod's directory below {}", root.display());
@@ -42,7 +55,7 @@ impl Cgroup {
             return Err(Error::input(&what, "is not a cgroup", example));
         }
         let path = path.canonicalize().tried(|| format!("resolve {what}"))?;
-        if let Some(problem) = Guarded::of_this_process(root).problem(Place::of(&metadata)) {
+        if let Some(problem) = guarded.problem(Place::of(&metadata)) {
             return Err(Error::input(&what, problem, example));
         }
         Ok(Self { path, directory })
@@ -77,21 +90,30 @@ impl Cgroup {
     /// # Errors
     /// Where a directory of it can't be read, other than by having gone.
     pub fn processes(&self) -> io::Result<Vec<i32>> {
-        let mut found = Vec::new();
-        let mut directories = vec![self.path.clone()];
-        while let Some(directory) = directories.pop() {
-            match look_into(&directory) {
-                Ok((processes, below)) => {
-                    found.extend(processes);
-                    directories.extend(below);
-                }
-                // A threaded cgroup has no processes of its own; a container may just end.
-                Err(error) if is_gone(&error) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(found)
+        processes_below(&self.path)
     }
+}
+
+/// The processes in a cgroup and below it, of either version; 0 for those that this PID
+/// namespace does not show.
+///
+/// # Errors
+/// Where a directory of it can't be read, other than by having gone.
+pub fn processes_below(cgroup: &Path) -> io::Result<Vec<i32>> {
+    let mut found = Vec::new();
+    let mut directories = vec![cgroup.to_owned()];
+    while let Some(directory) = directories.pop() {
+        match look_into(&directory) {
+            Ok((processes, below)) => {
+                found.extend(processes);
+                directories.extend(below);
+            }
+            // A threaded cgroup has no processes of its own; a container may just end.
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
 }
 
 /// The processes of one cgroup, and the cgroups right below it.
@@ -114,7 +136,8 @@ fn look_into(directory: &Path) -> io::Result<(Vec<i32>, Vec<PathBuf>)> {
     Ok((processes, below))
 }
 
-fn is_gone(error: &io::Error) -> bool {
+/// Whether a cgroup went away, or has no processes of its own.
+pub fn is_gone(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP)
@@ -150,18 +173,22 @@ struct Guarded {
 
 impl Guarded {
     fn of_this_process(root: &Path) -> Self {
-        let mut guarded = Self::default();
         let own = own_cgroup();
-        // What is given as the root may be any directory; the mounts tell the true one.
-        let mounted = cgroup_root().ok();
-        for root in [Some(root), mounted.as_deref()].into_iter().flatten() {
-            guarded.roots.extend(place(root));
+        let mut guarded = Self::roots(root);
+        for root in roots(root) {
             let Some(own) = &own else { continue };
             let own = root.join(own);
-            let holders = own.ancestors().take_while(|it| it.starts_with(root));
+            let holders = own.ancestors().take_while(|it| it.starts_with(&root));
             guarded.own.extend(holders.filter_map(place));
         }
         guarded
+    }
+
+    fn roots(root: &Path) -> Self {
+        Self {
+            roots: roots(root).iter().filter_map(|it| place(it)).collect(),
+            own: Vec::new(),
+        }
     }
 
     fn problem(&self, place: Place) -> Option<&'static str> {
@@ -172,6 +199,14 @@ impl Guarded {
             .contains(&place)
             .then_some("holds this very process, so it is not a pod's own")
     }
+}
+
+/// What is given as the root may be any directory; the mounts tell the true one.
+fn roots(given: &Path) -> Vec<PathBuf> {
+    [Some(given.to_owned()), cgroup_root().ok()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn place(path: &Path) -> Option<Place> {
