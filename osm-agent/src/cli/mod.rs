@@ -47,8 +47,14 @@ enum Command {
     /// In a pod's init container: have the pod intercepted, and prove it
     Init(init::InitCommand),
     /// The node agent: keep the pods of this node intercepted
+    ///
+    /// It goes on until it is told to end. The pods stay intercepted then, and the next one takes
+    /// over; nothing is lost where it is killed.
+    ///
+    /// Which pods there are, files (--pods) or the API server (--kubernetes) say; without either,
+    /// the pods that ask for themselves on the agent's socket.
     Run(Box<run::Run>),
-    /// What the node agent makes of its pods
+    /// What became of this node's pods: asks the node agent
     Status(status::StatusCommand),
     /// For container runtimes: the CNI plugin that holds a pod's start until it is intercepted
     Cni(cni::CniCommand),

@@ -15,11 +15,7 @@ use crate::{
     protocol::DEFAULT_SOCKET,
 };
 
-/// The node agent: keeps every mesh pod of this node intercepted, until it is told to end; the
-/// pods stay intercepted then, for the next one to take over.
-///
-/// Which pods there are, files (--pods) or the API server (--kubernetes) say; without either,
-/// the pods that ask for themselves on the agent's socket.
+/// See [`super::Command::Run`].
 #[derive(Args, Debug)]
 #[command(
     after_help = "HTTP: /healthz (200 while the agent makes progress), /readyz (200 when every pod was verified in
@@ -40,9 +36,7 @@ pub struct Run {
     source: SourceArgs,
     #[command(flatten)]
     sockets: SocketArgs,
-    #[command(flatten)]
-    log: LogArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "This node")]
     state: State,
     /// Seconds after which all is compared with the kernel, though nothing is said to have changed
     #[arg(long, value_name = "SECONDS", env = "OSM_RESYNC", default_value_t = 30,
@@ -60,6 +54,8 @@ pub struct Run {
     shared_cgroup: Option<PathBuf>,
     #[command(flatten)]
     iptables: IptablesArgs,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 #[derive(Args, Debug)]

@@ -90,11 +90,11 @@ fn get(authority: &str, path: &str) -> io::Result<String> {
     let deadline = Instant::now() + LIMIT;
     let mut stream = connect(authority)?;
     stream.set_write_timeout(Some(LIMIT))?;
-    // Of HTTP/1.0, so that the body comes as it is and ends with the connection.
-    write!(
-        stream,
-        "GET {path} HTTP/1.0\r\nHost: {authority}\r\nAccept: application/json\r\n\r\n"
-    )?;
+    // Of HTTP/1.0, so that the body comes as it is and ends with the connection. In one piece:
+    // who closes after the first has answered all the same.
+    let request =
+        format!("GET {path} HTTP/1.0\r\nHost: {authority}\r\nAccept: application/json\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     let mut part = [0; 8192];
     loop {

@@ -213,6 +213,7 @@ type End = oneshot::Receiver<thread::Result<Result<()>>>;
 async fn serve(options: &Options, shown: &Shown, tasks: &mut Tasks) -> Result<()> {
     if let Some(address) = options.listen {
         let listener = http::listen(address).await?;
+        let address = listener.local_addr().tried(|| "read my own address")?;
         info!("HTTP on {address}");
         let shown = shown.clone();
         tasks.spawn(async {

@@ -9,7 +9,7 @@
 //!
 //! One request a connection, so that a connection is over when its time is.
 
-use std::{fmt::Write as _, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, fmt::Write as _, net::SocketAddr, time::Duration};
 
 use axum::{
     Router,
@@ -25,7 +25,7 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    task::JoinHandle,
     time,
 };
 use tracing::{debug, warn};
@@ -39,7 +39,7 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Connections at a time; more wait in the kernel's queue.
+/// Connections at a time.
 const MAX_CONNECTIONS: usize = 32;
 /// How long a client may take to send its request.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
@@ -67,11 +67,8 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
 /// Answers, until it is dropped.
 pub async fn serve(listener: TcpListener, shown: Shown) {
     let router = router(shown);
-    let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = VecDeque::with_capacity(MAX_CONNECTIONS);
     loop {
-        let Ok(permit) = Arc::clone(&free).acquire_owned().await else {
-            return;
-        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -81,16 +78,24 @@ pub async fn serve(listener: TcpListener, shown: Shown) {
                 continue;
             }
         };
-        let router = router.clone();
-        tokio::spawn(async move {
-            if time::timeout(CONNECTION_LIMIT, answer(stream, router))
-                .await
-                .is_err()
-            {
+        make_room(&mut connections);
+        let connection = time::timeout(CONNECTION_LIMIT, answer(stream, router.clone()));
+        connections.push_back(tokio::spawn(async {
+            if connection.await.is_err() {
                 debug!("an HTTP client took too long");
             }
-            drop(permit);
-        });
+        }));
+    }
+}
+
+/// The oldest connection goes first: who is slow keeps nobody out.
+fn make_room(connections: &mut VecDeque<JoinHandle<()>>) {
+    connections.retain(|connection| !connection.is_finished());
+    if connections.len() == MAX_CONNECTIONS
+        && let Some(oldest) = connections.pop_front()
+    {
+        debug!("too many HTTP connections: the oldest is closed");
+        oldest.abort();
     }
 }
 
