@@ -123,7 +123,7 @@ impl Iptables {
     ///
     /// # Errors
     /// Where the tables can't be read.
-    pub fn compare(&self, target: &Target<'_>, rules: Option<&RuleSet>) -> Result<Applied> {
+    pub fn dry_run(&self, target: &Target<'_>, rules: Option<&RuleSet>) -> Result<Applied> {
         self.session(target, |session| session.compare(self.backend, rules))
     }
 
