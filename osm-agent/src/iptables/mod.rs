@@ -20,6 +20,7 @@
 //! with every change of the table, whoever makes it.
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod apply;
 mod backend;
 mod canonical;
