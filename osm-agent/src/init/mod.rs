@@ -151,6 +151,12 @@ impl Init {
         if let Some(other) = report.removed_from {
             say(&format!("rules of osm-agent are removed from {other}"));
         }
+        for rule in self.iptables.ahead(target)? {
+            let path = "every connection".into();
+            let what = format!("a rule of others comes first and may take some: {rule}");
+            let outcome = Outcome::Unproven(in_one_line(&what));
+            say(&format!("self-check: {}", Finding { path, outcome }));
+        }
         Ok(())
     }
 }

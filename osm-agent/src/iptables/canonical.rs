@@ -36,6 +36,16 @@ pub(super) fn target(rule: &str) -> Option<String> {
         .map(Cow::into_owned)
 }
 
+/// Whether the rule's protocol lets TCP meet it.
+pub(super) fn may_be_tcp(rule: &str) -> bool {
+    let options = options(rule);
+    let mut protocols = options.iter().filter(|option| option.name == "-p");
+    protocols.next().is_none_or(|option| {
+        let value = option.values.first().map(AsRef::as_ref);
+        matches!(value, Some("tcp" | "6" | "all" | "0")) != option.is_negated
+    })
+}
+
 /// An option with what belongs to it.
 struct Switch<'a> {
     is_negated: bool,

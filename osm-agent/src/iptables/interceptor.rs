@@ -31,9 +31,8 @@ impl Interceptor for Iptables {
     /// digests.
     fn compare(&self, pod: &Pod, policy: Option<&Policy>) -> Result<Found> {
         let rules = policy.map(|policy| RuleSet::new(policy, &pod.addresses));
-        // The method of the same name that goes by rules.
-        let wanted = Self::compare(self, &Target::of(&pod.netns), rules.transpose()?.as_ref())?;
-        Ok(match wanted {
+        let target = Target::of(&pod.netns);
+        Ok(match self.dry_run(&target, rules.transpose()?.as_ref())? {
             Applied::New => Found::Absent,
             Applied::Changed => Found::Otherwise,
             Applied::Repaired(what) => Found::Faulty(what),

@@ -20,6 +20,7 @@
 //! with every change of the table, whoever makes it.
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod apply;
 mod backend;
 mod canonical;
@@ -123,7 +124,7 @@ impl Iptables {
     ///
     /// # Errors
     /// Where the tables can't be read.
-    pub fn compare(&self, target: &Target<'_>, rules: Option<&RuleSet>) -> Result<Applied> {
+    pub fn dry_run(&self, target: &Target<'_>, rules: Option<&RuleSet>) -> Result<Applied> {
         self.session(target, |session| session.compare(self.backend, rules))
     }
 

@@ -16,9 +16,12 @@ pub struct Saved {
     pub jumps: Vec<Jump>,
     /// Whether the table holds chains or rules of others.
     pub has_others: bool,
+    /// The rules of others that come before our jump in its hook and may end the way of a TCP
+    /// connection; all of the hook's where there is no jump of ours.
+    pub ahead: Vec<Jump>,
 }
 
-/// A rule of a chain that is not ours, which leads into one that is.
+/// A rule of a chain that is not ours, and where it leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Jump {
     /// The chain that holds it.
@@ -193,7 +196,10 @@ impl Saved {
                 to,
                 rule: rule.to_owned(),
             }),
-            (false, None) => self.has_others = true,
+            (false, None) => {
+                self.has_others = true;
+                self.note_if_ahead(chain, rule);
+            }
         }
         Ok(())
     }

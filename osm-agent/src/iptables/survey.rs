@@ -92,6 +92,10 @@ impl Survey {
         self.0.get(&(backend, family))
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = ((Backend, Family), &Saved)> {
+        self.0.iter().map(|(place, saved)| (*place, saved))
+    }
+
     /// The backends that hold rules of ours, the preferred one first.
     pub(super) fn with_ours(&self) -> impl Iterator<Item = Backend> {
         Backend::ALL

@@ -71,6 +71,45 @@ fn text_that_may_hide_rules_is_an_error(#[case] text: &str, #[case] error: Unrea
     assert_eq!(Saved::parse(text), Err(error));
 }
 
+#[rstest]
+#[case::every_protocol("-A OUTPUT -d 192.0.2.9/32 -j RETURN", true)]
+#[case::tcp(
+    "-A PREROUTING -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 8080",
+    true
+)]
+#[case::all_but_udp("-A OUTPUT ! -p udp -j ACCEPT", true)]
+#[case::chain_of_others("-A OUTPUT -d 127.0.0.11/32 -j DOCKER_OUTPUT", true)]
+#[case::goto("-A OUTPUT -g FOREIGN", true)]
+#[case::udp(
+    "-A OUTPUT -p udp -m udp --dport 53 -j DNAT --to-destination 192.0.2.1",
+    false
+)]
+#[case::all_but_tcp("-A OUTPUT ! -p tcp -j ACCEPT", false)]
+#[case::no_target("-A OUTPUT -d 192.0.2.9/32", false)]
+#[case::goes_on("-A OUTPUT -j LOG --log-prefix \"-j ACCEPT\"", false)]
+#[case::other_hook("-A POSTROUTING -j MASQUERADE", false)]
+#[case::chain_of_its_own("-A FOREIGN -p tcp -j ACCEPT", false)]
+fn rule_of_others_that_may_take_tcp_is_ahead_of_our_jump(
+    #[case] line: &str,
+    #[case] may_take: bool,
+) {
+    let jumps = ["PREROUTING", "OUTPUT"].map(|hook| {
+        let chain = hook.replace("PREROUTING", "INBOUND");
+        format!("-A {hook} -p tcp -m comment --comment \"osm-agent: all TCP\" -j PROXY_{chain}")
+    });
+    let [first, second] = jumps.each_ref().map(String::as_str);
+    let ahead = |lines: &[&str]| {
+        let rules = table(lines).ahead.into_iter();
+        rules
+            .map(|it| format!("-A {} {}", it.from, it.rule))
+            .collect::<Vec<_>>()
+    };
+    let expected: &[&str] = if may_take { &[line] } else { &[] };
+    assert_eq!(ahead(&[line, first, second]), expected);
+    assert_eq!(ahead(&[line]), expected);
+    assert!(ahead(&[first, second, line]).is_empty());
+}
+
 fn some_lists() -> Lists {
     Lists {
         outbound_ranges_excluded: ["10.0.0.0/8", "0.0.0.0/1", "200.1.1.1/32"]

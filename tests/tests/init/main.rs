@@ -197,6 +197,30 @@ fn foreign_rule_that_comes_first_is_noticed(
     ]);
 }
 
+/// One that no connection of the check meets.
+#[rstest]
+fn foreign_rule_for_some_connections_is_said_not_to_be_proven(
+    #[values(Backend::Nft, Backend::Legacy)] backend: Backend,
+) {
+    let Some(mesh) = mesh(backend) else { return };
+    let pod = &mesh.world.pod;
+    let tool = format!("iptables-{}", name(backend));
+    for rule in [
+        "-A OUTPUT -d 198.51.100.99/32 -p tcp -j ACCEPT",
+        "-A OUTPUT -p udp -m udp --dport 53 -j REDIRECT --to-ports 5353",
+    ] {
+        let args: Vec<_> = "-t nat".split(' ').chain(rule.split(' ')).collect();
+        let output = pod.netns.command(&tool, &args);
+        assert!(output.status.success(), "{output:?}");
+    }
+    let args = ["--mode=iptables", "--iptables-backend", name(backend)];
+    let ended = Container::new(pod, &args).run().exited(0).saying(
+        "self-check: every connection: not proven: a rule of others comes first and may take \
+         some: iptables: -A OUTPUT -d 198.51.100.99/32 -p tcp -j ACCEPT",
+    );
+    assert!(!ended.stdout().contains("5353"), "{}", ended.stdout());
+}
+
 #[rstest]
 fn redirection_of_what_is_the_sidecar_s_is_noticed(
     #[values(Backend::Nft, Backend::Legacy)] backend: Backend,

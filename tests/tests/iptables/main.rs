@@ -2,10 +2,12 @@
 //!
 //! Where connections land is the business of the behaviour tests.
 
+mod interceptor;
 mod load;
 #[path = "../mesh/mod.rs"]
 mod mesh;
 mod rules;
 mod scene;
 mod settings;
+mod tables;
 mod trouble;
