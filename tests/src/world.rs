@@ -59,7 +59,7 @@ impl World {
         }
         let outside = Outside::new();
         Some(Self {
-            pod: Pod::new(&outside.netns, 1),
+            pod: Pod::new(&outside.netns, 1, Cgroup::new()),
             outside,
             pods: AtomicU8::new(2),
         })
@@ -68,8 +68,14 @@ impl World {
     /// Another pod, numbered on: 10.77.2.2, 10.77.3.2 … The pods reach each other.
     #[must_use]
     pub fn add_pod(&self) -> Pod {
+        self.add_pod_in(Cgroup::new())
+    }
+
+    /// Another pod, whose cgroup this is.
+    #[must_use]
+    pub fn add_pod_in(&self, cgroup: Cgroup) -> Pod {
         let number = self.pods.fetch_add(1, Ordering::Relaxed);
-        Pod::new(&self.outside.netns, number)
+        Pod::new(&self.outside.netns, number, cgroup)
     }
 }
 
@@ -107,7 +113,7 @@ pub struct Pod {
 }
 
 impl Pod {
-    fn new(outside: &Netns, number: u8) -> Self {
+    fn new(outside: &Netns, number: u8, cgroup: Cgroup) -> Self {
         let netns = Netns::new();
         // As container runtimes do: applications bind port 80 without privilege.
         netns.sysctl("net/ipv4/ip_unprivileged_port_start", "0");
@@ -123,7 +129,6 @@ impl Pod {
         if has_ipv6() {
             netns.ip(&[format!("route add ::/0 via fd77:{number:x}::1")]);
         }
-        let cgroup = Cgroup::new();
         Self {
             app_cgroup: cgroup.child("app"),
             sidecar_cgroup: cgroup.child("sidecar"),

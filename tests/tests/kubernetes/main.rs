@@ -1,0 +1,10 @@
+//! The agent as a process against a real API server, with exactly the role of `deploy/rbac.yaml`.
+//!
+//! `cargo xtask e2e-kubernetes` gets the servers and runs these tests; other commands leave them out.
+
+mod cluster;
+mod control_plane;
+#[path = "../mesh/mod.rs"]
+mod mesh;
+mod objects;
+mod server;
