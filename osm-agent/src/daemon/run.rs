@@ -243,10 +243,10 @@ async fn sources(
         Source::Files { pods, config } => (Some(pods.clone()), config),
         Source::Kubernetes(kubernetes) => {
             let source = source::kubernetes::Kubernetes::connect(kubernetes.options()).await?;
-            let tell = tell.clone();
+            let events = tell.clone();
             tasks.spawn(async move {
                 let failed = || metrics.source_error(SourceKind::Kubernetes);
-                source.run(tell, noticed, failed).await;
+                source.run(events, noticed, failed).await;
                 Ok(())
             });
             return sockets(options, tell, shown, tasks);
@@ -289,14 +289,14 @@ fn sockets(
         let socket = Socket::listen(&place)?;
         info!("init containers may ask on {}", place.path.display());
         let report = report(Asked::Init);
-        let server = Server::enrol(socket, Limits::default(), tell.clone(), report);
+        let server = Server::enrol(socket, Limits::ENROL, tell.clone(), report);
         tasks.spawn(server.run(std::future::pending()));
     }
     if let Some(path) = &options.cni_socket {
         let socket = Socket::listen(&request::Place::for_root(path))?;
         info!("the CNI plugin may ask on {}", path.display());
         let report = report(Asked::Cni);
-        let server = Server::cni(socket, Limits::default(), tell.clone(), report);
+        let server = Server::cni(socket, Limits::CNI, tell.clone(), report);
         tasks.spawn(server.run(std::future::pending()));
     }
     Ok(())

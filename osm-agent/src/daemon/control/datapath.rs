@@ -10,7 +10,7 @@ use crate::{
     daemon::status::Means,
     ebpf::{Ebpf, Intercepted},
     error::{Error, Result},
-    interceptor::{Enrolled, Found, Interceptor as _},
+    interceptor::{Enrolled, Found, Interceptor},
     iptables::Iptables,
     pod::{Netns, Pod},
     transition,
@@ -76,7 +76,7 @@ impl Datapath {
                 Err(_) => Found::Absent,
             },
             iptables: if self.iptables.is_installed() {
-                self.iptables.compare(pod, lists(Means::Iptables))?
+                Interceptor::compare(&self.iptables, pod, lists(Means::Iptables))?
             } else {
                 Found::Absent
             },

@@ -3,6 +3,7 @@
 //! A source sends [`Event`]s and knows nothing of the kernel. What the loop has to tell
 //! people about a pod goes back to its source as a [`Notice`].
 
+pub mod files;
 pub mod kubernetes;
 
 use std::{collections::BTreeMap, path::PathBuf};
