@@ -148,6 +148,11 @@ impl Node {
         }
     }
 
+    /// Removes a pod, if there is such a file.
+    pub fn remove_pod_if_there(&self, pod: &Pod) {
+        let _ = fs::remove_file(self.pods().join(format!("{}.json", pod.name())));
+    }
+
     /// Starts the process; returns as soon as it answers over HTTP.
     #[track_caller]
     pub fn start(&mut self) {

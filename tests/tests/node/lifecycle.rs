@@ -3,16 +3,14 @@
 use osm_tests::{Node, World};
 use rstest::rstest;
 
-use crate::mesh::{expect_direct, expect_inbound, expect_outbound};
+use crate::{
+    REMOTE,
+    mesh::{expect_direct, expect_inbound, expect_outbound},
+    mode,
+};
 
-const REMOTE: &str = "198.51.100.10:80";
 const OTHER: &str = "198.51.100.10:5432";
 const OWN: &str = "10.77.1.2:8080";
-
-/// The `spec` of a mesh that wants this mode.
-fn mode(mode: &str) -> String {
-    format!("{{traffic: {{interceptionMode: {mode}}}}}")
-}
 
 #[rstest]
 fn pod_file_that_comes_changes_and_goes_is_followed(#[values("ebpf", "iptables")] means: &str) {

@@ -3,4 +3,16 @@
 #[path = "../mesh/mod.rs"]
 mod mesh;
 
+mod config;
 mod lifecycle;
+mod many;
+mod requests;
+mod restart;
+
+/// A server outside.
+const REMOTE: &str = "198.51.100.10:80";
+
+/// The `spec` of a mesh that wants this mode.
+fn mode(mode: &str) -> String {
+    format!("{{traffic: {{interceptionMode: {mode}}}}}")
+}

@@ -1,0 +1,172 @@
+//! Wrong values, second agents, changes of mode.
+
+use osm_tests::{Node, World, agent};
+
+use crate::{
+    REMOTE,
+    mesh::{expect_direct, expect_outbound},
+    mode,
+};
+
+const OTHER: &str = "198.51.100.10:5432";
+
+#[test]
+fn bad_mesh_config_leaves_the_last_good_lists_in_force() {
+    let (Some(world), Some(mut node)) = (World::new(), Node::new()) else {
+        return;
+    };
+    let pod = &world.pod;
+    let mut sidecar = pod.sidecar();
+    let _remote = world.outside.server("remote", &[REMOTE, OTHER]);
+    let mut app = pod.app();
+    node.mesh("{traffic: {outboundPortExclusionList: [5432]}}");
+    node.add_pod(pod, &[]);
+    node.start();
+    node.wait_intercepted(pod);
+    expect_direct(&mut sidecar, &app.connect(OTHER), "remote");
+
+    node.mesh("{traffic: {outboundPortExclusionList: [70000]}}");
+    node.wait("the problem is shown", |node| {
+        node.status()["mesh_problem"].is_string()
+    });
+    let problem = node.status()["mesh_problem"].to_string();
+    assert!(
+        problem.contains("outboundPortExclusionList[0]") && problem.contains("70000"),
+        "{problem}"
+    );
+    assert!(node.log().contains("the last good one stands"));
+    assert!(node.metric("osm_config_errors_total{what=\"mesh\"}") > 0.0);
+    expect_direct(&mut sidecar, &app.connect(OTHER), "remote");
+    expect_outbound(&mut sidecar, &app.connect(REMOTE), REMOTE, pod.ip4());
+
+    // Neither does an agent that has never seen a good one.
+    node.kill();
+    node.start();
+    node.wait_intercepted(pod);
+    expect_direct(&mut sidecar, &app.connect(OTHER), "remote");
+
+    node.mesh("{traffic: {outboundPortExclusionList: [1]}}");
+    node.wait("the problem is over", |node| {
+        node.status()["mesh_problem"].is_null()
+    });
+    node.wait("the new list is in force", |_| {
+        let connection = app.connect(OTHER);
+        let is_direct = connection.greeting().peer == connection.local();
+        if !is_direct {
+            sidecar.accepted_from(connection.local());
+        }
+        !is_direct
+    });
+}
+
+#[test]
+fn bad_annotation_leaves_the_last_good_lists_in_force_and_new_pods_to_the_mesh_s() {
+    let (Some(world), Some(mut node)) = (World::new(), Node::new()) else {
+        return;
+    };
+    let pod = &world.pod;
+    let second = world.add_pod();
+    let (mut sidecar, mut second_sidecar) = (pod.sidecar(), second.sidecar());
+    let _remote = world.outside.server("remote", &[REMOTE, OTHER]);
+    let mut app = pod.app();
+    node.add_pod(pod, &[("outbound-port-exclusion-list", "5432")]);
+    node.start();
+    node.wait_intercepted(pod);
+    expect_direct(&mut sidecar, &app.connect(OTHER), "remote");
+
+    node.add_pod(pod, &[("outbound-port-exclusion-list", "5432,,")]);
+    node.add_pod(&second, &[("outbound-port-exclusion-list", "no")]);
+    node.wait("both problems are shown", |node| {
+        [pod, &second].iter().all(|pod| {
+            node.pod(pod)
+                .is_some_and(|it| it["lists_problem"].is_string())
+        })
+    });
+    node.wait_intercepted(&second);
+    expect_direct(&mut sidecar, &app.connect(OTHER), "remote");
+    expect_outbound(&mut sidecar, &app.connect(REMOTE), REMOTE, pod.ip4());
+    let connection = second.app().connect(OTHER);
+    expect_outbound(&mut second_sidecar, &connection, OTHER, second.ip4());
+    let problem = node.pod(pod).expect("it is shown")["lists_problem"].to_string();
+    assert!(
+        problem.contains("outbound-port-exclusion-list") && problem.contains("item 2"),
+        "{problem}"
+    );
+}
+
+#[test]
+fn second_agent_of_a_state_directory_ends_with_one_clear_error() {
+    let Some(mut node) = Node::new() else { return };
+    node.start();
+    node.wait_ready();
+    let ended = node.run_to_end().failed();
+    assert_eq!(ended.status.code(), Some(1), "{ended}");
+    let directory = node.state().path().display().to_string();
+    assert!(
+        ended.stderr.contains(&directory) && ended.stderr.contains("another"),
+        "{ended}"
+    );
+    assert_eq!(node.get("/healthz").0, 200, "the first one goes on");
+    // The other commands don't wait for it for ever either.
+    let state = node.state().path().to_owned();
+    let detach = [
+        "detach".as_ref(),
+        "--pod".as_ref(),
+        "none".as_ref(),
+        "--state-dir".as_ref(),
+        state.as_os_str(),
+    ];
+    let ended = node.agent().run(&detach).failed();
+    assert!(ended.stderr.contains(&directory), "{ended}");
+}
+
+#[test]
+fn change_of_mode_reaches_every_pod() {
+    let (Some(world), Some(mut node)) = (World::new(), Node::new()) else {
+        return;
+    };
+    let pod = &world.pod;
+    let mut sidecar = pod.sidecar();
+    let _remote = world.outside.server("remote", &[REMOTE]);
+    let mut app = pod.app();
+    node.add_pod(pod, &[]);
+    node.start();
+    for wanted in ["iptables", "ebpf", "iptables", "none", "auto"] {
+        node.mesh(&mode(wanted));
+        let shown = match wanted {
+            "auto" => "ebpf",
+            other => other,
+        };
+        node.wait("the mode is in force", |node| {
+            let state = node.pod(pod);
+            match wanted {
+                "none" => state.is_none(),
+                _ => state.is_some_and(|it| it["detail"] == shown),
+            }
+        });
+        let connection = app.connect(REMOTE);
+        if wanted == "none" {
+            expect_direct(&mut sidecar, &connection, "remote");
+        } else {
+            expect_outbound(&mut sidecar, &connection, REMOTE, pod.ip4());
+        }
+    }
+}
+
+#[test]
+fn wrong_usage_ends_with_status_2() {
+    let Some(node) = Node::new() else { return };
+    let binary = agent::binary().expect("there is one");
+    for (flag, value, words) in [
+        ("--pods", "/nonexistent", "/nonexistent"),
+        ("--config", "/nonexistent/mesh.yaml", "/nonexistent"),
+    ] {
+        let node = Node::new().expect("as before").flag(flag, value);
+        let mut process = node.spawn(&binary);
+        let status = process.wait(osm_tests::node::PATIENCE);
+        let said = process.stderr();
+        assert_eq!(status.and_then(|it| it.code()), Some(2), "{flag}: {said}");
+        assert!(said.contains(words), "{said}");
+    }
+    drop(node);
+}
