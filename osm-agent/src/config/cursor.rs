@@ -3,7 +3,7 @@
 use super::{error::Error, node::Node};
 
 /// One place in a file: what stands there, and how it is reached.
-pub(super) struct Cursor<'a> {
+pub(crate) struct Cursor<'a> {
     origin: &'a str,
     path: String,
     /// `None` where the file does not say anything.
@@ -12,7 +12,7 @@ pub(super) struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     /// The whole file.
-    pub(super) const fn root(origin: &'a str, node: &'a Node) -> Self {
+    pub(crate) const fn root(origin: &'a str, node: &'a Node) -> Self {
         Self {
             origin,
             path: String::new(),
@@ -21,7 +21,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A field of the mapping that is here. It is absent if there is nothing here, or null.
-    pub(super) fn field(&self, name: &str) -> Result<Self, Error> {
+    pub(crate) fn field(&self, name: &str) -> Result<Self, Error> {
         let node = match self.node {
             None | Some(Node::Null) => None,
             Some(Node::Map(map)) => map.get(name),
@@ -39,9 +39,23 @@ impl<'a> Cursor<'a> {
         })
     }
 
+    /// What is here, if anything.
+    pub(crate) const fn node(&self) -> Option<&'a Node> {
+        self.node
+    }
+
+    /// The names of the mapping that is here.
+    pub(crate) fn names(&self) -> Result<Vec<&'a str>, Error> {
+        match self.node {
+            None | Some(Node::Null) => Ok(Vec::new()),
+            Some(Node::Map(map)) => Ok(map.keys().map(String::as_str).collect()),
+            Some(_) => Err(self.unexpected("a mapping")),
+        }
+    }
+
     /// The list that is here, each item read by `read`, which else says what it expected.
     /// Nothing and null are the empty list.
-    pub(super) fn list<T, L: FromIterator<T>>(
+    pub(crate) fn list<T, L: FromIterator<T>>(
         &self,
         expected: &str,
         read: impl Fn(&Node) -> Result<T, String>,
@@ -65,7 +79,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The text that is here; `None` where there is nothing, or null.
-    pub(super) fn text(&self, expected: &str) -> Result<Option<&'a str>, Error> {
+    pub(crate) fn text(&self, expected: &str) -> Result<Option<&'a str>, Error> {
         match self.node {
             None | Some(Node::Null) => Ok(None),
             Some(Node::Text(text)) => Ok(Some(text)),
@@ -74,7 +88,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The error that something else was expected here.
-    pub(super) fn unexpected(&self, expected: &str) -> Error {
+    pub(crate) fn unexpected(&self, expected: &str) -> Error {
         let field = if self.path.is_empty() {
             "the document"
         } else {

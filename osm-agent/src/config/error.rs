@@ -16,7 +16,7 @@ pub enum Error {
         cause: io::Error,
     },
     /// There is more text than any configuration needs; see [`super::MAX_SIZE`].
-    #[error("{origin}: is too large; expected a MeshConfig of at most {limit} bytes")]
+    #[error("{origin}: is too large; expected at most {limit} bytes")]
     TooLarge {
         /// The file.
         origin: String,

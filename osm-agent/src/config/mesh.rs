@@ -102,17 +102,7 @@ impl MeshConfig {
     /// [`Error::Unreadable`] if the file can't be read or is not UTF-8, and what
     /// [`Self::parse`] says.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let origin = path.display().to_string();
-        let unreadable = |cause| Error::Unreadable {
-            origin: origin.clone(),
-            cause,
-        };
-        let bytes = read_bytes(path).map_err(unreadable)?;
-        // Before it is taken for text: a file that is cut off may end amid a character.
-        check_size(bytes.len(), &origin)?;
-        let text = String::from_utf8(bytes)
-            .map_err(|error| unreadable(io::Error::new(io::ErrorKind::InvalidData, error)))?;
-        Self::parse(&text, &origin)
+        Self::parse(&read_text(path)?, &path.display().to_string())
     }
 
     /// Reads a `MeshConfig` object as Kubernetes writes it, in YAML or JSON. `origin` is what
@@ -156,6 +146,24 @@ impl MeshConfig {
             )?,
         })
     }
+}
+
+/// Reads a file of at most [`MAX_SIZE`].
+///
+/// # Errors
+///
+/// [`Error::Unreadable`] if it can't be read or is not UTF-8, [`Error::TooLarge`].
+pub(crate) fn read_text(path: &Path) -> Result<String, Error> {
+    let origin = path.display().to_string();
+    let unreadable = |cause| Error::Unreadable {
+        origin: origin.clone(),
+        cause,
+    };
+    let bytes = read_bytes(path).map_err(unreadable)?;
+    // Before it is taken for text: a file that is cut off may end amid a character.
+    check_size(bytes.len(), &origin)?;
+    String::from_utf8(bytes)
+        .map_err(|error| unreadable(io::Error::new(io::ErrorKind::InvalidData, error)))
 }
 
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {

@@ -17,7 +17,10 @@ mod mesh;
 mod node;
 
 pub use annotations::{ANNOTATIONS, unknown_list_annotations};
+pub(crate) use cursor::Cursor;
 pub use error::Error;
 pub(crate) use error::quote;
 pub use lists::Lists;
+pub(crate) use mesh::read_text;
 pub use mesh::{InterceptionMode, LocalProxyMode, MAX_SIZE, MeshConfig};
+pub(crate) use node::Node;

@@ -17,7 +17,7 @@ const MAX_ALIASED: usize = 100_000;
 
 /// A value, before it is known what it should be.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Node {
+pub(crate) enum Node {
     /// `null`, or nothing at all.
     Null,
     Bool(bool),
@@ -31,7 +31,7 @@ pub(super) enum Node {
 impl Node {
     /// Reads one YAML document; JSON if the text starts as an object of JSON does, because
     /// then the messages are about JSON.
-    pub(super) fn parse(text: &str, origin: &str) -> Result<Self, Error> {
+    pub(crate) fn parse(text: &str, origin: &str) -> Result<Self, Error> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let (language, outcome) = if text.trim_start().starts_with('{') {
             ("JSON", json(text))
@@ -46,7 +46,7 @@ impl Node {
     }
 
     /// What a message says stands there.
-    pub(super) fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match self {
             Self::Null => "null".to_owned(),
             Self::Bool(value) => value.to_string(),

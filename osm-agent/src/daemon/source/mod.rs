@@ -3,6 +3,8 @@
 //! A source sends [`Event`]s and knows nothing of the kernel. What the loop has to tell
 //! people about a pod goes back to its source as a [`Notice`].
 
+pub mod files;
+
 use std::{collections::BTreeMap, path::PathBuf};
 
 use crate::config::MeshConfig;

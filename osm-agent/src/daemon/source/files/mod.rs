@@ -1,0 +1,110 @@
+//! Files, for machines without Kubernetes: a MeshConfig file and a directory of pod files.
+//!
+//! A pod file (`*.yaml`, `*.yml`, `*.json`; others and those with a dot in front are left alone)
+//! is a pod's manifest, of which the metadata counts, and says where the pod is:
+//!
+//! ```yaml
+//! apiVersion: v1
+//! kind: Pod
+//! metadata:
+//!   name: web-0
+//!   namespace: default            # this one if it is left out
+//!   uid: 0a1b2c3d-…               # by which the cgroup is found where none is given
+//!   annotations:
+//!     openservicemesh.io/outbound-port-exclusion-list: "5432,6379"
+//!     openservicemesh.io/sidecar-injection: enabled   # or disabled: left alone
+//! osm:
+//!   cgroup: kubepods/web          # from the root of the cgroup v2 hierarchy, or absolute
+//!   netns: /run/netns/web         # that of the pod's oldest process if it is left out
+//! ```
+//!
+//! A file that turns bad does not matter to the others, and what it last said stands. One that
+//! was never good is a pod that is refused. All that is read again on every change: the kernel's
+//! notes of changes only say when.
+
+mod pod_file;
+mod scan;
+mod watch;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, mpsc::Sender},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, task::spawn_blocking, time};
+
+use super::Event;
+use crate::error::{Error, Result, Tried as _};
+use scan::Scan;
+use watch::Watch;
+
+/// Which files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileOptions {
+    /// The MeshConfig; without one the default counts.
+    pub mesh_config: Option<PathBuf>,
+    /// The directory of pod files; without one, this source does not speak of pods.
+    pub pods: Option<PathBuf>,
+}
+
+/// How long it has to be quiet before files are read: who writes may not be done.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// For how long at most that is waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How often is looked for a directory that is not there.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Sends what the files say, at once and whenever that changes, until nobody receives it any
+/// more or this future is dropped. `poke` has them read again, which no change should need.
+///
+/// # Errors
+/// Where the directory of pod files can't be read at start, or the kernel can't tell of changes.
+pub async fn run(options: FileOptions, events: Sender<Event>, poke: Arc<Notify>) -> Result<()> {
+    let mut watch = Watch::new(&options).tried(|| "watch files with inotify")?;
+    let mut scan = Scan::new(options);
+    let mut is_first = true;
+    loop {
+        // Before the files are read: a change in between is not missed.
+        let is_complete = watch.renew();
+        let (events_of, found) = read(scan).await?;
+        scan = events_of;
+        if is_first && let Some(problem) = &found.no_pods {
+            return Err(Error::input(
+                "the directory of pod files",
+                problem.clone(),
+                "give a directory that exists; it may be empty",
+            ));
+        }
+        is_first = false;
+        for event in found.events {
+            if events.send(event).is_err() {
+                return Ok(());
+            }
+        }
+        let is_whole = is_complete && found.no_pods.is_none();
+        tokio::select! {
+            () = watch.changed() => settle(&mut watch).await,
+            () = poke.notified() => {}
+            () = time::sleep(RETRY), if !is_whole => {}
+        }
+    }
+}
+
+/// Reads files where that holds up nobody else.
+async fn read(mut scan: Scan) -> Result<(Scan, scan::Found)> {
+    spawn_blocking(move || {
+        let found = scan.read();
+        (scan, found)
+    })
+    .await
+    .tried(|| "read the files")
+}
+
+async fn settle(watch: &mut Watch) {
+    let quiet = async { while time::timeout(QUIET, watch.changed()).await.is_ok() {} };
+    // Who writes all the time is read as it is.
+    let _ = time::timeout(PATIENCE, quiet).await;
+}
