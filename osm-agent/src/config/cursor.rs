@@ -39,11 +39,6 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// Whether there is nothing here, or null.
-    pub(crate) const fn is_absent(&self) -> bool {
-        matches!(self.node, None | Some(Node::Null))
-    }
-
     /// What is here, if anything.
     pub(crate) const fn node(&self) -> Option<&'a Node> {
         self.node

@@ -360,10 +360,7 @@ fn file_is_read_or_its_trouble_told() {
             &binary.0,
             "cannot be read: invalid utf-8 sequence of 1 bytes from index 6",
         ),
-        (
-            &large.0,
-            "is too large; expected a MeshConfig of at most 8388608 bytes",
-        ),
+        (&large.0, "is too large; expected at most 8388608 bytes"),
         (
             &absent,
             "cannot be read: No such file or directory (os error 2)",

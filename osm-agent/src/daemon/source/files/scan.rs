@@ -152,8 +152,7 @@ fn pod_files(directory: &Path) -> io::Result<BTreeMap<PodKey, PathBuf>> {
 
 /// Reads a regular file: others may make the reader wait.
 fn read_file(path: &Path) -> Result<String, config::Error> {
-    let is_file = fs::metadata(path).is_ok_and(|about| !about.is_file());
-    if is_file {
+    if fs::metadata(path).is_ok_and(|about| !about.is_file()) {
         return Err(config::Error::Unreadable {
             origin: path.display().to_string(),
             cause: io::Error::other("it is not a regular file"),

@@ -9,7 +9,7 @@ use std::{
 use futures_util::StreamExt as _;
 use inotify::{EventStream, Inotify, WatchDescriptor, WatchMask};
 
-use super::FileOptions;
+use super::{FileOptions, RETRY};
 
 /// Room for a name of the greatest length, and some more events.
 const BUFFER: usize = 4096;
@@ -67,7 +67,10 @@ impl Watch {
         // everything is read again.
         match self.stream.next().await {
             Some(Ok(_)) => {}
-            Some(Err(error)) => tracing::warn!("cannot read what inotify says: {error}"),
+            Some(Err(error)) => {
+                tracing::warn!("cannot read what inotify says: {error}");
+                tokio::time::sleep(RETRY).await;
+            }
             None => std::future::pending().await,
         }
     }

@@ -1,0 +1,437 @@
+//! What the source of files says, of real files that change.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+        mpsc::{self, Receiver, RecvTimeoutError},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use osm_agent::{
+    config::MeshConfig,
+    daemon::source::{
+        Event, Membership, PodSpec,
+        files::{FileOptions, run},
+    },
+    error::Error,
+};
+use tokio::sync::{Notify, oneshot};
+
+/// An upper bound: nothing that is said takes so long.
+const SOON: Duration = Duration::from_secs(10);
+
+/// How long is waited for what must not be said.
+const SILENCE: Duration = Duration::from_millis(800);
+
+const PORTS: &str = "openservicemesh.io/outbound-port-exclusion-list";
+
+/// A directory that goes away with the test.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("osm-files-{}-{count}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).expect("a new directory");
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).expect("a file");
+    }
+
+    /// As editors and tools do: another file takes the name.
+    fn replace(&self, name: &str, text: &str) {
+        self.write(".new", text);
+        fs::rename(self.path(".new"), self.path(name)).expect("the file is there");
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A source at work on a thread; ends with this guard.
+struct Source {
+    events: Receiver<Event>,
+    poke: Arc<Notify>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<Result<(), Error>>>,
+}
+
+impl Source {
+    fn new(mesh_config: Option<PathBuf>, pods: Option<PathBuf>) -> Self {
+        let (sender, events) = mpsc::channel();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let poke = Arc::new(Notify::new());
+        let poked = Arc::clone(&poke);
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            let options = FileOptions { mesh_config, pods };
+            runtime.block_on(async {
+                tokio::select! {
+                    result = run(options, sender, poked) => result,
+                    _ = stopped => Ok(()),
+                }
+            })
+        });
+        Self {
+            events,
+            poke,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    /// Of pod files in this directory, past what it says first of the mesh.
+    fn of_pods(directory: &Directory) -> Self {
+        let source = Self::new(None, Some(directory.0.clone()));
+        assert_eq!(source.mesh(), Ok(Box::default()));
+        source
+    }
+
+    fn next(&self) -> Event {
+        self.events.recv_timeout(SOON).expect("an event")
+    }
+
+    #[track_caller]
+    fn pods(&self) -> BTreeMap<String, PodSpec> {
+        match self.next() {
+            Event::Pods(pods) => pods,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The pods, when they are as is asked for: in between may be others.
+    #[track_caller]
+    fn pods_until(&self, wanted: impl Fn(&BTreeMap<String, PodSpec>) -> bool) {
+        while !wanted(&self.pods()) {}
+    }
+
+    #[track_caller]
+    fn mesh(&self) -> Result<Box<MeshConfig>, String> {
+        match self.next() {
+            Event::Mesh(mesh) => mesh,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The mesh's excluded ports, when it is good and they are these.
+    #[track_caller]
+    fn expect_port(&self, port: u16) {
+        loop {
+            let mesh = self.mesh();
+            if mesh.is_ok_and(|it| it.lists.outbound_ports_excluded.contains(&port)) {
+                return;
+            }
+        }
+    }
+
+    #[track_caller]
+    fn expect_silence(&self) {
+        let said = self.events.recv_timeout(SILENCE);
+        assert!(matches!(said, Err(RecvTimeoutError::Timeout)), "{said:?}");
+    }
+
+    /// Stops it; what it ended with.
+    fn end(mut self) -> Result<(), Error> {
+        drop(self.stop.take());
+        self.join()
+    }
+
+    /// What it ends with by itself.
+    fn join(&mut self) -> Result<(), Error> {
+        let thread = self.thread.take().expect("it is joined once");
+        thread.join().expect("no panic")
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn mesh(port: u16) -> String {
+    format!(
+        "kind: MeshConfig\napiVersion: config.openservicemesh.io/v1alpha2\n\
+         spec: {{traffic: {{outboundPortExclusionList: [{port}]}}}}\n"
+    )
+}
+
+fn pod(name: &str, ports: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, annotations: {{{PORTS}: \"{ports}\"}}}}\n\
+         osm: {{netns: /run/netns/{name}, cgroup: test/{name}}}\n"
+    )
+}
+
+fn spec(name: &str, ports: &str) -> PodSpec {
+    PodSpec {
+        name: format!("default/{name}"),
+        uid: None,
+        membership: Membership::InMesh,
+        annotations: BTreeMap::from([(PORTS.to_owned(), ports.to_owned())]),
+        netns: Some(format!("/run/netns/{name}").into()),
+        cgroup: Some(format!("test/{name}").into()),
+    }
+}
+
+fn specs<const N: usize>(pods: [(&str, PodSpec); N]) -> BTreeMap<String, PodSpec> {
+    pods.map(|(key, spec)| (key.to_owned(), spec)).into()
+}
+
+#[test]
+fn pod_files_appear_change_and_go() {
+    let directory = Directory::new();
+    for (name, text) in [
+        ("web.yaml", pod("web", "80")),
+        (".hidden.yaml", pod("hidden", "1")),
+        ("web.yaml~", pod("backup", "1")),
+        ("#web.yaml#", pod("unsaved", "1")),
+        ("README", "hello".into()),
+    ] {
+        directory.write(name, &text);
+    }
+    fs::create_dir(directory.path("old.yaml")).expect("a directory");
+    let source = Source::of_pods(&directory);
+    assert_eq!(source.pods(), specs([("web.yaml", spec("web", "80"))]));
+
+    let json = r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "db"},
+                   "osm": {"cgroup": "test/db"}}"#;
+    directory.write("db.json", json);
+    source.pods_until(|pods| {
+        pods.get("db.json")
+            .is_some_and(|it| it.name == "default/db")
+    });
+
+    directory.replace("web.yaml", &pod("web", "81"));
+    source.pods_until(|pods| pods.get("web.yaml") == Some(&spec("web", "81")));
+
+    fs::rename(directory.path("web.yaml"), directory.path("shop.yml")).expect("renamed");
+    source.pods_until(|pods| pods.contains_key("shop.yml") && !pods.contains_key("web.yaml"));
+
+    fs::remove_file(directory.path("shop.yml")).expect("removed");
+    source.pods_until(|pods| pods.len() == 1 && pods.contains_key("db.json"));
+
+    directory.write("notes.txt", "nothing of ours");
+    directory.replace("db.json", json);
+    source.expect_silence();
+    assert!(source.end().is_ok());
+}
+
+#[test]
+fn bad_pod_file_keeps_what_it_said_and_hides_no_other() {
+    let directory = Directory::new();
+    directory.write("a.yaml", &pod("a", "80"));
+    directory.write("b.yaml", "kind: [");
+    let source = Source::of_pods(&directory);
+    let pods = source.pods();
+    assert_eq!(pods["a.yaml"], spec("a", "80"));
+    let Membership::Refused(reason) = &pods["b.yaml"].membership else {
+        panic!("{pods:?}");
+    };
+    assert!(
+        reason.contains("b.yaml: cannot be read as YAML"),
+        "{reason}"
+    );
+    assert_eq!(pods["b.yaml"].name, "b.yaml");
+
+    directory.replace("a.yaml", "kind: Pod\napiVersion: v1\nosm: {}\n");
+    source.expect_silence();
+    directory.write("c.yaml", &pod("c", "82"));
+    source.pods_until(|pods| {
+        assert_eq!(pods["a.yaml"], spec("a", "80"));
+        pods.get("c.yaml") == Some(&spec("c", "82"))
+    });
+    directory.replace("b.yaml", &pod("b", "81"));
+    source.pods_until(|pods| pods.get("b.yaml") == Some(&spec("b", "81")));
+    // Once it is gone, it is not remembered.
+    fs::remove_file(directory.path("a.yaml")).expect("removed");
+    source.pods_until(|pods| !pods.contains_key("a.yaml"));
+}
+
+#[test]
+fn second_file_of_a_pod_is_left_out() {
+    let directory = Directory::new();
+    directory.write("a.yaml", &pod("web", "80"));
+    directory.write("b.yaml", &pod("web", "81"));
+    directory.write("c.yaml", &pod("c", "82").replace("test/c", "test/web"));
+    let source = Source::of_pods(&directory);
+    assert_eq!(source.pods(), specs([("a.yaml", spec("web", "80"))]));
+    fs::remove_file(directory.path("a.yaml")).expect("removed");
+    source.pods_until(|pods| pods.get("b.yaml") == Some(&spec("web", "81")));
+}
+
+#[test]
+fn mesh_config_is_followed_through_every_way_of_writing_it() {
+    let directory = Directory::new();
+    let path = directory.path("mesh.yaml");
+    let source = Source::new(Some(path.clone()), None);
+    let missing = source.mesh().expect_err("it is not there");
+    assert!(missing.contains("mesh.yaml: cannot be read"), "{missing}");
+
+    directory.write("mesh.yaml", &mesh(80));
+    source.expect_port(80);
+    directory.write("mesh.yaml", &mesh(81));
+    source.expect_port(81);
+    directory.replace("mesh.yaml", &mesh(82));
+    source.expect_port(82);
+    directory.replace("mesh.yaml", &mesh(0));
+    let bad = source.mesh().expect_err("0 is no port");
+    assert!(bad.contains("outboundPortExclusionList[0] is 0"), "{bad}");
+    directory.replace("mesh.yaml", &mesh(82));
+    source.expect_port(82);
+    fs::remove_file(&path).expect("removed");
+    assert!(source.mesh().is_err());
+    directory.write("elsewhere", &mesh(83));
+    symlink("elsewhere", &path).expect("a link");
+    source.expect_port(83);
+    directory.replace("mesh.yaml", &mesh(83));
+    source.expect_silence();
+}
+
+#[test]
+fn mesh_config_behind_links_is_followed_where_they_lead() {
+    let (directory, far) = (Directory::new(), Directory::new());
+    far.write("mesh.yaml", &mesh(80));
+    let path = directory.path("mesh.yaml");
+    symlink(far.path("mesh.yaml"), &path).expect("a link");
+    let source = Source::new(Some(path), None);
+    source.expect_port(80);
+    far.replace("mesh.yaml", &mesh(81));
+    source.expect_port(81);
+}
+
+/// As the kubelet updates a volume of a ConfigMap.
+fn publish(directory: &Directory, version: &str, file: &str, text: &str) {
+    let data = directory.path(version);
+    fs::create_dir(&data).expect("a directory");
+    fs::write(data.join(file), text).expect("a file");
+    let _ = fs::remove_file(directory.path("..data_tmp"));
+    symlink(version, directory.path("..data_tmp")).expect("a link");
+    fs::rename(directory.path("..data_tmp"), directory.path("..data")).expect("swapped");
+}
+
+#[test]
+fn swapped_config_map_is_read_again() {
+    for file in ["mesh.yaml", "web.yaml"] {
+        let is_mesh = file == "mesh.yaml";
+        let text = |port: u16| match is_mesh {
+            true => mesh(port),
+            false => pod("web", &port.to_string()),
+        };
+        let directory = Directory::new();
+        publish(&directory, "..1", file, &text(80));
+        symlink(Path::new("..data").join(file), directory.path(file)).expect("a link");
+        let source = if is_mesh {
+            Source::new(Some(directory.path(file)), None)
+        } else {
+            Source::of_pods(&directory)
+        };
+        let expect = |port: u16| match is_mesh {
+            true => source.expect_port(port),
+            false => {
+                let ports = port.to_string();
+                source.pods_until(|pods| pods.get(file) == Some(&spec("web", &ports)));
+            }
+        };
+        expect(80);
+        publish(&directory, "..2", file, &text(81));
+        fs::remove_dir_all(directory.path("..1")).expect("removed");
+        expect(81);
+        publish(&directory, "..3", file, &text(82));
+        expect(82);
+    }
+}
+
+#[test]
+fn directory_that_vanishes_changes_nothing_until_it_is_back() {
+    let parent = Directory::new();
+    let pods = parent.path("pods");
+    fs::create_dir(&pods).expect("a directory");
+    fs::write(pods.join("web.yaml"), pod("web", "80")).expect("a file");
+    let source = Source::new(None, Some(pods.clone()));
+    assert!(source.mesh().is_ok());
+    assert_eq!(source.pods(), specs([("web.yaml", spec("web", "80"))]));
+
+    fs::rename(&pods, parent.path("away")).expect("renamed");
+    source.expect_silence();
+    fs::create_dir(&pods).expect("a directory");
+    source.pods_until(BTreeMap::is_empty);
+    fs::write(pods.join("web.yaml"), pod("web", "81")).expect("a file");
+    source.pods_until(|pods| pods.get("web.yaml") == Some(&spec("web", "81")));
+}
+
+#[test]
+fn directory_that_is_missing_at_start_is_an_error() {
+    let parent = Directory::new();
+    parent.write("file", "");
+    for name in ["missing", "file"] {
+        let mut source = Source::new(None, Some(parent.path(name)));
+        let error = source.join().expect_err("there is no directory");
+        assert_eq!(error.exit_code(), 2);
+        let text = error.to_string();
+        assert!(text.contains(&format!("{name}: cannot be read")), "{text}");
+    }
+}
+
+#[test]
+fn poke_and_change_without_news_say_nothing() {
+    let directory = Directory::new();
+    directory.write("mesh.yaml", &mesh(80));
+    let source = Source::new(Some(directory.path("mesh.yaml")), Some(directory.0.clone()));
+    source.expect_port(80);
+    let pods = source.pods();
+    // The MeshConfig is no pod file.
+    assert!(matches!(
+        pods["mesh.yaml"].membership,
+        Membership::Refused(_)
+    ));
+    source.poke.notify_one();
+    source.expect_silence();
+}
+
+#[test]
+fn poke_has_files_read_that_inotify_is_silent_about() {
+    let directory = Directory::new();
+    // Changed by way of a hard link in a directory that nobody watches.
+    let far = Directory::new();
+    directory.write("mesh.yaml", &mesh(80));
+    fs::hard_link(directory.path("mesh.yaml"), far.path("other")).expect("a link");
+    let source = Source::new(Some(directory.path("mesh.yaml")), None);
+    source.expect_port(80);
+    far.write("other", &mesh(81));
+    source.expect_silence();
+    source.poke.notify_one();
+    source.expect_port(81);
+}
+
+#[test]
+fn source_ends_when_nobody_listens() {
+    let directory = Directory::new();
+    let mut source = Source::of_pods(&directory);
+    let _ = source.pods();
+    source.events = mpsc::channel().1;
+    directory.write("web.yaml", &pod("web", "80"));
+    assert!(source.join().is_ok());
+}
