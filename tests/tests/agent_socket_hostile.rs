@@ -172,12 +172,14 @@ fn pod_that_holds_connections_is_refused_more_and_others_are_served() {
         ..Limits::ENROL
     };
     let served = Served::refusing(limits);
-    let steps = ["connect=9", "say=held", "wait", "leave", "ask"];
+    let steps = ["connect=9", "say=held", "wait", "leave", "wait", "ask"];
     let mut greedy = served.peer(&world.pod, &steps);
     assert_eq!(greedy.line(PATIENCE).as_deref(), Some("held"));
     assert_eq!(served.count(5, Outcome::PodFull), 5);
     served.expect_served(&other);
     assert_eq!(served.outcome(), Outcome::Answered);
+    greedy.write("");
+    assert_eq!(served.count(4, Outcome::Incomplete), 4);
     greedy.write("");
     // What it held is given back.
     assert_eq!(greedy.line(PATIENCE).as_deref(), Some(ANSWER));
@@ -264,9 +266,8 @@ fn peer_that_leaves_or_never_reads_is_in_nobody_s_way() {
         thread::sleep(Duration::from_millis(300));
         refuse(request);
     });
-    let mut leaving = served.peer(&world.pod, &["connect", ENROL, "leave", "say=left"]);
+    let mut leaving = served.peer(&world.pod, &["connect", ENROL, "leave", "say=left", "wait"]);
     assert_eq!(leaving.line(PATIENCE).as_deref(), Some("left"));
-    assert!(leaving.wait(PATIENCE).is_some());
     assert_eq!(served.outcome(), Outcome::Left);
     let _deaf = served.peer(&world.pod, &["connect", ENROL, "wait"]);
     assert_eq!(served.outcome(), Outcome::Answered);
