@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasher as _, RandomState},
-    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -158,8 +157,8 @@ impl Gate {
 
     /// The cgroup first: what it refuses leaves no trace of the namespace.
     fn keys(&self, who: &Who) -> Vec<Key> {
-        let pod = pod_part(&who.place);
-        let cgroup = (pod != Path::new("/")).then(|| Key::Cgroup(self.hasher.hash_one(&pod)));
+        let cgroup = who.pod.as_ref();
+        let cgroup = cgroup.map(|path| Key::Cgroup(self.hasher.hash_one(path)));
         let (device, inode) = who.netns;
         cgroup
             .into_iter()
@@ -248,24 +247,6 @@ impl Bucket {
         self.tokens = if is_enough { level - 1.0 } else { level };
         self.at = now;
         is_enough
-    }
-}
-
-/// The cgroup that the kubelet made for a pod: `…/pod<UID>` or `…/…-pod<UID>.slice`. The whole
-/// path where there is none.
-fn pod_part(path: &Path) -> PathBuf {
-    let parts: Vec<_> = path.components().collect();
-    let is_pod = |part: &std::path::Component<'_>| {
-        let name = part.as_os_str().to_string_lossy();
-        let name = name.strip_suffix(".slice").unwrap_or(&name);
-        name.rsplit_once("pod").is_some_and(|(_, uid)| {
-            let is_uid = |c: char| c.is_ascii_hexdigit() || matches!(c, '-' | '_');
-            uid.len() >= 32 && uid.chars().all(is_uid)
-        })
-    };
-    match parts.iter().position(is_pod) {
-        Some(at) => parts[..=at].iter().collect(),
-        None => path.into(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Who a peer is, by the kernel's word alone.
 
 use std::{
+    ffi::OsStr,
     fs, io,
     os::{
         fd::{AsFd, OwnedFd},
@@ -32,8 +33,8 @@ pub(super) struct Who {
     pub netns: (u64, u64),
     /// Its cgroup of v2, relative to the root of the hierarchy.
     pub cgroup: PathBuf,
-    /// The most specific of its cgroups, of whichever version: what tells it from other pods.
-    pub place: PathBuf,
+    /// What tells its pod from others besides the namespace, where there is such a cgroup.
+    pub pod: Option<PathBuf>,
     life: Life,
 }
 
@@ -65,15 +66,15 @@ impl Who {
             let text = cgroups_of(pid)?;
             let cgroup = text.lines().find_map(|line| line.strip_prefix("0::"));
             let cgroup = relative(cgroup.unwrap_or("/"))?;
-            io::Result::Ok((netns, cgroup, most_specific(&text)))
+            io::Result::Ok((netns, cgroup, pod_s(&text)))
         };
-        let (netns, cgroup, place) = look().map_err(|error| gone(&error))?;
+        let (netns, cgroup, pod) = look().map_err(|error| gone(&error))?;
         let who = Self {
             pid,
             uid: peer.uid(),
             netns,
             cgroup,
-            place,
+            pod,
             life,
         };
         who.check_alive()?;
@@ -170,10 +171,93 @@ fn relative(cgroup: &str) -> io::Result<PathBuf> {
     )))
 }
 
-fn most_specific(cgroups: &str) -> PathBuf {
-    let paths = cgroups
-        .lines()
-        .filter_map(|line| line.splitn(3, ':').nth(2));
-    let longest = paths.max_by_key(|path| path.len());
-    longest.unwrap_or("/").into()
+/// What tells the process's pod from others: the cgroup that the kubelet made for it, of whichever
+/// version, or else its own one of v2; none where that is the root.
+///
+/// The kubelet's are `…/pod<UID>` or `…/…-pod<UID>.slice`.
+fn pod_s(cgroups: &str) -> Option<PathBuf> {
+    let paths = || {
+        cgroups
+            .lines()
+            .filter_map(|line| line.splitn(3, ':').nth(2))
+    };
+    let of_the_kubelet = paths().find_map(|path| {
+        let parts: Vec<_> = Path::new(path).components().collect();
+        let pod = parts.iter().position(|part| is_pod(part.as_os_str()))?;
+        Some(parts[..=pod].iter().collect())
+    });
+    of_the_kubelet.or_else(|| {
+        let own = cgroups.lines().find_map(|line| line.strip_prefix("0::"));
+        own.filter(|own| *own != "/").map(Into::into)
+    })
+}
+
+fn is_pod(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    let name = name.strip_suffix(".slice").unwrap_or(&name);
+    let is_uid = |c: char| c.is_ascii_hexdigit() || matches!(c, '-' | '_');
+    name.rsplit_once("pod")
+        .is_some_and(|(_, uid)| uid.len() >= 32 && uid.chars().all(is_uid))
+}
+
+#[cfg(test)]
+impl Who {
+    /// A peer for tests of limits.
+    pub fn made_up(netns: u64, pod: Option<&str>) -> Self {
+        Self {
+            pid: 1,
+            uid: 0,
+            netns: (4, netns),
+            cgroup: PathBuf::new(),
+            pod: pod.map(Into::into),
+            life: Life::Started(0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pod_s_cgroup_is_the_kubelet_s_whatever_is_below() {
+        const UID: &str = "0b1e5c1e-6a3c-4bb0-8d68-0f5b7a0c8f11";
+        let slice = format!("kubepods-burstable-pod{}.slice", UID.replace('-', "_"));
+        for (text, pod) in [
+            (
+                format!("0::/kubepods/burstable/pod{UID}/4f1c/deeper\n"),
+                Some(format!("/kubepods/burstable/pod{UID}")),
+            ),
+            (
+                format!("0::/kubelet.slice/{slice}/cri-containerd-4f1c.scope\n"),
+                Some(format!("/kubelet.slice/{slice}")),
+            ),
+            (
+                format!("5:memory:/kubepods/pod{UID}/4f1c\n0::/\n"),
+                Some(format!("/kubepods/pod{UID}")),
+            ),
+            // One pod inside of another's cgroup is still that one.
+            (
+                format!("0::/pod{UID}/pod{}\n", UID.replace('0', "1")),
+                Some(format!("/pod{UID}")),
+            ),
+            (
+                "5:memory:/a/long/one\n0::/my/podman\n".into(),
+                Some("/my/podman".into()),
+            ),
+            ("5:memory:/a/long/one\n0::/\n".into(), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(pod_s(&text), pod.map(PathBuf::from), "{text}");
+        }
+    }
+
+    #[test]
+    fn start_of_this_process_is_read_and_stays() {
+        let pid = std::process::id().cast_signed();
+        let at = started(pid).expect("this process");
+        assert!(at > 0);
+        assert_eq!(started(pid).expect("this process"), at);
+        assert!(started(0).is_err());
+    }
 }
