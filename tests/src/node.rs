@@ -142,7 +142,12 @@ impl Node {
 
     /// Removes a pod.
     pub fn remove_pod(&self, pod: &Pod) {
-        let path = self.pods().join(format!("{}.json", pod.name()));
+        self.remove_pod_file(pod.name());
+    }
+
+    /// Removes a pod file.
+    pub fn remove_pod_file(&self, name: &str) {
+        let path = self.pods().join(format!("{name}.json"));
         if let Err(error) = fs::remove_file(&path) {
             panic!("can't remove {}: {error}", path.display());
         }

@@ -3,6 +3,10 @@
 #[path = "../mesh/mod.rs"]
 mod mesh;
 
+#[path = "../init/container.rs"]
+#[expect(dead_code, reason = "another test file uses the rest")]
+mod container;
+
 mod config;
 mod lifecycle;
 mod many;
