@@ -4,7 +4,7 @@ mod mesh;
 
 use std::time::Duration;
 
-use mesh::{Backend, Mesh, expect_direct, expect_outbound};
+use mesh::{Backend, Mesh, expect_direct, expect_inbound, expect_outbound};
 use osm_tests::Dial;
 use rstest::rstest;
 
@@ -113,6 +113,39 @@ fn no_inbound_connection_goes_around_the_sidecar_while_the_means_changes(
         }
     });
     assert!(dial(400) > 300);
+}
+
+/// Redirected by eBPF, they would be met by connection tracking in their midst.
+#[rstest]
+fn established_connections_live_on_from_ebpf_to_iptables(#[values("legacy", "nft")] tool: &str) {
+    const LOCAL: &str = "10.77.1.2:8080";
+    let Some(mesh) = Mesh::new() else { return };
+    let pod = &mesh.world.pod;
+    let attach = |mode: &str| {
+        let attach = mesh.agent.attach(pod).option("--mode", mode);
+        let _ = attach.option("--iptables-backend", tool).run().succeeded();
+    };
+    attach("ebpf");
+    let mut sidecar = pod.sidecar();
+    let _remote = mesh.world.outside.server("remote", &[REMOTE]);
+    let _local = pod.server("local", &["127.0.0.1:8080"]);
+    let mut app = pod.app();
+    let mut client = mesh.world.outside.client();
+    let outbound = app.connect(REMOTE);
+    expect_outbound(&mut sidecar, &outbound, REMOTE, pod.ip4());
+    let inbound = client.connect(LOCAL);
+    expect_inbound(&mut sidecar, &inbound, LOCAL);
+    attach("iptables");
+    assert!(mesh.agent.state().pins().is_empty(), "eBPF is gone");
+    for turn in ["one", "two"] {
+        // Through the sidecar: it would say so if it had lost one end.
+        assert_eq!(app.send(outbound.id, turn).text, turn);
+        assert_eq!(client.send(inbound.id, turn).text, turn);
+        // New ones have gone the new way meanwhile, which tracks them.
+        expect_outbound(&mut sidecar, &app.connect(REMOTE), REMOTE, pod.ip4());
+    }
+    assert_eq!(app.finish(outbound.id).error, None);
+    assert_eq!(client.finish(inbound.id).error, None);
 }
 
 /// As it is in the midst of a change, and after somebody has written the rules by hand.

@@ -100,7 +100,7 @@ impl Session<'_> {
         backend: Backend,
         rules: &RuleSet,
     ) -> Result<Report> {
-        self.require(backend, rules)?;
+        self.require(survey, backend, rules)?;
         let other = survey.with_ours().find(|it| *it != backend);
         let applied = survey.judge(backend, rules);
         if applied != Applied::Unchanged {
@@ -136,12 +136,15 @@ impl Session<'_> {
     }
 
     /// Sees to it before anything is written that both families can be.
-    fn require(&self, backend: Backend, rules: &RuleSet) -> Result<()> {
+    fn require(&self, survey: &Survey, backend: Backend, rules: &RuleSet) -> Result<()> {
         for family in Family::ALL
             .into_iter()
             .filter(|family| rules.of(*family).is_some())
         {
             self.tools.require(backend, family)?;
+            if let Some(saved) = survey.get(backend, family) {
+                self.require_readable(family, saved)?;
+            }
             if !is_there(family) {
                 return Err(Error::System {
                     tried: format!("intercept IPv6 in {}", self.where_),

@@ -16,6 +16,8 @@ pub struct Saved {
     pub jumps: Vec<Jump>,
     /// Whether the table holds chains or rules of others.
     pub has_others: bool,
+    /// Whether it is a table of others that iptables can neither show nor write.
+    pub is_native: bool,
     /// The rules of others that come before our jump in its hook and may end the way of a TCP
     /// connection; all of the hook's where there is no jump of ours.
     pub ahead: Vec<Jump>,
@@ -71,6 +73,16 @@ impl Saved {
         match table {
             Some("nat") => Err(Unreadable::Truncated),
             _ => Ok(saved),
+        }
+    }
+
+    /// A table that was made with `nft` and is known to hold no chain of ours.
+    #[must_use]
+    pub fn native() -> Self {
+        Self {
+            has_others: true,
+            is_native: true,
+            ..Self::default()
         }
     }
 

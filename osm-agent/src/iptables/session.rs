@@ -10,7 +10,7 @@ use nix::{
 use super::{
     Backend,
     failure::Failure,
-    presence::may_have_table,
+    presence::{has_nft_chains, may_have_table},
     rules::Family,
     run::run,
     save::{Saved, Unreadable},
@@ -96,20 +96,26 @@ impl<'a> Session<'a> {
         // What it can't show it says as a comment, in which stream depends on its version.
         let comments = ended.stderr.lines().filter(|line| line.starts_with('#'));
         let text: Vec<&str> = comments.chain(ended.stdout.lines()).collect();
-        Saved::parse(&text.join("\n")).map_err(|error| {
-            let advice = match error {
-                Unreadable::Native => {
-                    "; take them into a table of another name (see nft list table nat), or use \
-                     --iptables-backend legacy"
-                }
-                Unreadable::Truncated | Unreadable::Odd(_) => "",
-            };
-            Error::System {
-                tried: tried(),
-                source: error.into(),
-                advice: advice.into(),
+        match Saved::parse(&text.join("\n")) {
+            Ok(saved) => Ok(saved),
+            // Where the kernel knows no chain of ours, what the tool can't show is others'.
+            Err(Unreadable::Native) if matches!(has_nft_chains(family), Ok(false)) => {
+                Ok(Saved::native())
             }
-        })
+            Err(error) => Err(unreadable(tried(), error)),
+        }
+    }
+
+    /// An error where `saved` is a table that can't be written either.
+    ///
+    /// # Errors
+    /// Says so.
+    pub(super) fn require_readable(&self, family: Family, saved: &Saved) -> Result<()> {
+        if !saved.is_native {
+            return Ok(());
+        }
+        let tried = format!("write the rules of {} with {}", self.where_, family.tool());
+        Err(unreadable(tried, Unreadable::Native))
     }
 
     /// Feeds a backend one transaction.
@@ -154,6 +160,21 @@ impl<'a> Session<'a> {
             -m comment --comment \"osm-agent: probe\" -j REDIRECT --to-ports 1\n\
             -F PROXY_PROBE\n-X PROXY_PROBE\nCOMMIT\n";
         self.write(backend, Family::V4, PROBE)
+    }
+}
+
+fn unreadable(tried: String, error: Unreadable) -> Error {
+    let advice = match error {
+        Unreadable::Native => {
+            "; take them into a table of another name (see nft list table nat), or use \
+             --iptables-backend legacy"
+        }
+        Unreadable::Truncated | Unreadable::Odd(_) => "",
+    };
+    Error::System {
+        tried,
+        source: error.into(),
+        advice: advice.into(),
     }
 }
 

@@ -88,7 +88,7 @@ fn lists_are_compared_where_they_are_known_and_nothing_changes() {
     }
 }
 
-/// What is left of the lists after a repair by an agent that does not know them.
+/// What is left of the lists.
 enum Left {
     All,
     Inbound,
@@ -96,51 +96,67 @@ enum Left {
     None,
 }
 
+impl Left {
+    /// Whether the outbound list is still there, and the inbound one.
+    const fn shown(&self) -> [bool; 2] {
+        match self {
+            Self::All => [true, true],
+            Self::Inbound => [false, true],
+            Self::Outbound => [true, false],
+            Self::None => [false, false],
+        }
+    }
+}
+
+/// What somebody else did, how it is called, and what is left of the lists after a repair by an
+/// agent that does not know them.
+type Damage = (&'static [&'static str], &'static str, Left);
+
+const DAMAGES: [Damage; 8] = [
+    (&["-D OUTPUT 1"], "jump from OUTPUT", Left::All),
+    (
+        &[
+            "-A PREROUTING -p tcp -j PROXY_INBOUND",
+            "-A OUTPUT -j PROXY_IN_REDIRECT",
+        ],
+        "OUTPUT led to PROXY_IN_REDIRECT",
+        Left::All,
+    ),
+    (
+        &["-F PROXY_IN_REDIRECT"],
+        "changed PROXY_IN_REDIRECT",
+        Left::All,
+    ),
+    (
+        &["-I PROXY_REDIRECT -p tcp -j ACCEPT"],
+        "changed PROXY_REDIRECT",
+        Left::All,
+    ),
+    (
+        &["-I PROXY_OUTPUT -d 192.0.2.0/24 -j RETURN"],
+        "changed PROXY_OUTPUT",
+        Left::Inbound,
+    ),
+    (
+        &["-D PROXY_INBOUND 1"],
+        "changed PROXY_INBOUND",
+        Left::Outbound,
+    ),
+    (&["-F PROXY_REDIRECT"], "changed PROXY_REDIRECT", Left::None),
+    (
+        &["-D PREROUTING 1", "-F PROXY_INBOUND", "-X PROXY_INBOUND"],
+        "the chain PROXY_INBOUND was gone",
+        Left::Outbound,
+    ),
+];
+
 #[test]
 fn damage_is_named_and_repaired_as_far_as_it_is_known_what_was_there() {
     let Some(scene) = Scene::new() else { return };
     let pod = pod(&scene);
-    let changes: [(&[&str], &str, Left); 8] = [
-        (&["-D OUTPUT 1"], "jump from OUTPUT", Left::All),
-        (
-            &[
-                "-A PREROUTING -p tcp -j PROXY_INBOUND",
-                "-A OUTPUT -j PROXY_IN_REDIRECT",
-            ],
-            "OUTPUT led to PROXY_IN_REDIRECT",
-            Left::All,
-        ),
-        (
-            &["-F PROXY_IN_REDIRECT"],
-            "changed PROXY_IN_REDIRECT",
-            Left::All,
-        ),
-        (
-            &["-I PROXY_REDIRECT -p tcp -j ACCEPT"],
-            "changed PROXY_REDIRECT",
-            Left::All,
-        ),
-        (
-            &["-I PROXY_OUTPUT -d 192.0.2.0/24 -j RETURN"],
-            "changed PROXY_OUTPUT",
-            Left::Inbound,
-        ),
-        (
-            &["-D PROXY_INBOUND 1"],
-            "changed PROXY_INBOUND",
-            Left::Outbound,
-        ),
-        (&["-F PROXY_REDIRECT"], "changed PROXY_REDIRECT", Left::None),
-        // As after `-F` and `-X`, which take the other chains with them.
-        (
-            &["-D PREROUTING 1", "-F PROXY_INBOUND", "-X PROXY_INBOUND"],
-            "the chain PROXY_INBOUND was gone",
-            Left::Outbound,
-        ),
-    ];
     for backend in Backend::ALL {
         let mut tools = tools(backend);
-        for (change, named, left) in &changes {
+        for (change, named, left) in &DAMAGES {
             tools.enrol(&pod, Some(&lists())).unwrap();
             scene.change(backend, change);
             let damaged = scene.nat(backend);
@@ -156,21 +172,13 @@ fn damage_is_named_and_repaired_as_far_as_it_is_known_what_was_there() {
             assert_eq!(enrolled, Enrolled::Repaired(faults));
             assert_eq!(tools.compare(&pod, None).unwrap(), Found::AsWanted);
             let [v4, v6] = scene.nat(backend);
-            let has = |purpose: &str| v4.contains(purpose);
-            let is = match left {
-                Left::All => [true, true],
-                Left::Inbound => [false, true],
-                Left::Outbound => [true, false],
-                Left::None => [false, false],
+            let shown = |text: &str| {
+                ["outbound", "inbound"].map(|it| text.contains(&format!("excluded {it} ports")))
             };
-            let shown = ["excluded outbound ports", "excluded inbound ports"].map(has);
-            assert_eq!(shown, is, "{change:?}\n{v4}");
-            // The other family was whole.
-            assert!(
-                v6.contains("excluded outbound ports") && v6.contains("excluded inbound ports")
-            );
+            assert_eq!(shown(&v4), left.shown(), "{change:?}\n{v4}");
+            assert_eq!(shown(&v6), [true, true], "the other family was whole");
             let known = tools.compare(&pod, Some(&lists())).unwrap();
-            let is_all = matches!(left, Left::All);
+            let is_all = left.shown() == [true, true];
             assert_eq!(known == Found::AsWanted, is_all, "{change:?}: {known:?}");
             tools.withdraw(&pod.netns).unwrap();
         }
@@ -240,12 +248,11 @@ fn of_rules_in_both_backends_those_stay_that_are_whole() {
         }
         let found = any.compare(&pod, None).unwrap();
         let enrolled = any.enrol(&pod, None).unwrap();
-        match damaged {
-            None => assert_eq!((found, enrolled), (Found::Otherwise, Enrolled::Changed)),
-            Some(_) => {
-                assert!(matches!(found, Found::Faulty(_)), "{found:?}");
-                assert!(matches!(enrolled, Enrolled::Repaired(_)), "{enrolled:?}");
-            }
+        if damaged.is_some() {
+            assert!(matches!(found, Found::Faulty(_)), "{found:?}");
+            assert!(matches!(enrolled, Enrolled::Repaired(_)), "{enrolled:?}");
+        } else {
+            assert_eq!((found, enrolled), (Found::Otherwise, Enrolled::Changed));
         }
         assert_eq!(any.compare(&pod, Some(&lists())).unwrap(), Found::AsWanted);
         let kept = damaged.map_or(Backend::Nft, Backend::other);

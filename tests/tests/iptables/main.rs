@@ -6,6 +6,7 @@ mod interceptor;
 mod load;
 #[path = "../mesh/mod.rs"]
 mod mesh;
+mod native;
 mod rules;
 mod scene;
 mod settings;

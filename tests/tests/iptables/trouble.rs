@@ -335,30 +335,6 @@ fn script(path: &Path) {
 }
 
 #[test]
-fn table_made_with_nft_is_an_error_and_left_alone() {
-    let Some(scene) = Scene::new() else { return };
-    if missing(&[Need::Program("nft")]) {
-        return;
-    }
-    let nft = |command: &str| {
-        let args: Vec<&str> = command.split(' ').collect();
-        let output = scene.pod().netns.command("nft", &args);
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    nft("add table ip nat");
-    nft("add chain ip nat OUTPUT { type nat hook output priority -100 ; }");
-    nft("add rule ip nat OUTPUT tcp dport { 1, 2 } redirect to :5");
-    let before = nft("list ruleset");
-    scene
-        .iptables(&["apply"])
-        .failed(1, &["made with nft", "--iptables-backend legacy"]);
-    assert_eq!(nft("list ruleset"), before);
-    scene.apply(Backend::Legacy, &[]);
-    assert_eq!(nft("list ruleset"), before);
-}
-
-#[test]
 fn host_namespace_is_refused() {
     let Some(scene) = Scene::new() else { return };
     // Only there has the kernel this setting. Whatever happens, cleanup writes no rule.
