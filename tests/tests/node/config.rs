@@ -1,6 +1,6 @@
 //! Wrong values, second agents, changes of mode.
 
-use osm_tests::{Node, World, agent};
+use osm_tests::{Node, World};
 
 use crate::{
     REMOTE,
@@ -154,19 +154,25 @@ fn change_of_mode_reaches_every_pod() {
 }
 
 #[test]
-fn wrong_usage_ends_with_status_2() {
+fn directory_of_pods_that_is_not_there_is_wrong_usage() {
     let Some(node) = Node::new() else { return };
-    let binary = agent::binary().expect("there is one");
-    for (flag, value, words) in [
-        ("--pods", "/nonexistent", "/nonexistent"),
-        ("--config", "/nonexistent/mesh.yaml", "/nonexistent"),
-    ] {
-        let node = Node::new().expect("as before").flag(flag, value);
-        let mut process = node.spawn(&binary);
-        let status = process.wait(osm_tests::node::PATIENCE);
-        let said = process.stderr();
-        assert_eq!(status.and_then(|it| it.code()), Some(2), "{flag}: {said}");
-        assert!(said.contains(words), "{said}");
-    }
-    drop(node);
+    let ended = node.flag("--pods", "/nonexistent").run_to_end().failed();
+    assert_eq!(ended.status.code(), Some(2), "{ended}");
+    assert!(ended.stderr.contains("/nonexistent"), "{ended}");
+}
+
+#[test]
+fn mesh_config_that_comes_late_is_waited_for_with_pods_intercepted() {
+    let (Some(world), Some(node)) = (World::new(), Node::new()) else {
+        return;
+    };
+    let mut node = node.flag("--config", "/nonexistent/mesh.yaml");
+    let pod = &world.pod;
+    node.add_pod(pod, &[]);
+    node.start();
+    node.wait_intercepted(pod);
+    let mut sidecar = pod.sidecar();
+    let _remote = world.outside.server("remote", &[REMOTE]);
+    expect_outbound(&mut sidecar, &pod.app().connect(REMOTE), REMOTE, pod.ip4());
+    assert!(node.status()["mesh_problem"].is_string());
 }

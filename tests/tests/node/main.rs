@@ -8,6 +8,7 @@ mod mesh;
 mod container;
 
 mod config;
+mod drift;
 mod lifecycle;
 mod many;
 mod requests;
