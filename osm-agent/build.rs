@@ -31,7 +31,13 @@ fn main() -> Result<()> {
         env::set_var("RUSTC_BOOTSTRAP", "1");
     }
     let root_dir = workspace.join("osm-ebpf");
+    let features: &[&str] = if env::var_os("CARGO_FEATURE_NEXT_LAYOUT").is_some() {
+        &["next-layout"]
+    } else {
+        &[]
+    };
     let package = Package {
+        features,
         name: "osm-ebpf",
         root_dir: root_dir
             .to_str()

@@ -88,14 +88,6 @@ impl Error {
         })
     }
 
-    /// The system's error at the bottom of it, if that is what it is.
-    pub(crate) fn os_error(&self) -> Option<i32> {
-        match self {
-            Self::System { source, .. } => errno(source.as_ref()),
-            _ => None,
-        }
-    }
-
     /// A bad input.
     pub fn input(
         what: impl Display,

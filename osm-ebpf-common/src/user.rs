@@ -10,7 +10,7 @@ use crate::{
     maps::{
         Counters, HandshakeKey, InterfaceKey, ListenerKey, LocalKey, Meta, OriginalDestination,
         PodEntry, PodRecord, PolicyRecord, PolicyWord, PortPage, PortPageKey, RangeEntry, RangeKey,
-        RouteEntry, RouteKey,
+        RouteEntry, RouteKey, State,
     },
 };
 
@@ -75,4 +75,5 @@ pod!(
     RangeKey,
     RouteEntry,
     RouteKey,
+    State,
 );

@@ -1,7 +1,9 @@
 //! All maps, with their size, their writer and their lifetime.
 //!
-//! Maps are pinned in the state directory and live until the last pod is withdrawn. Sizes
-//! are limits, not allocations, unless "preallocated" is said.
+//! Maps are pinned in the state directory. Those that are called shared belong to all versions
+//! of the agent and live until the last pod is withdrawn; each version has the others for itself,
+//! or shares them with another one of the same layout. Sizes are limits, not allocations, unless
+//! "preallocated" is said.
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -11,7 +13,7 @@ use aya_ebpf::{
 use osm_ebpf_common::maps::{
     Counters, HandshakeKey, InterfaceKey, ListenerKey, LocalKey, MAX_PODS, Meta,
     OriginalDestination, PodEntry, PodRecord, PolicyRecord, PolicyWord, PortPage, PortPageKey,
-    RangeEntry, RangeKey, RouteEntry, RouteKey,
+    RangeEntry, RangeKey, RouteEntry, RouteKey, State,
 };
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
@@ -50,34 +52,34 @@ pub static INTERFACES: HashMap<InterfaceKey, u32, 16_384, ON_DEMAND> = HashMap::
 #[btf_map]
 pub static ROUTES: LpmTrie<RouteKey, RouteEntry, 1_048_576> = LpmTrie::new();
 
-/// Socket → what was dialled. Written by connect on the app's socket and by sockops on the
+/// Shared. Socket → what was dialled. Written by connect on the app's socket and by sockops on the
 /// sidecar's; goes with the socket.
 #[btf_map]
 pub static REMEMBERED: SkStorage<OriginalDestination> = SkStorage::new();
 
-/// Connection → what was dialled, from the SYN until the sidecar's side is established or
+/// Shared. Connection → what was dialled, from the SYN until the sidecar's side is established or
 /// the app's socket closes. Written and removed by sockops. One pod gets no more than its
 /// share of it.
 #[btf_map]
 pub static HANDSHAKES: HashMap<HandshakeKey, OriginalDestination, 262_144, ON_DEMAND> =
     HashMap::new();
 
-/// Pod's slot → how many entries of [`HANDSHAKES`] are its own. Written by sockops with the
+/// Shared. Pod's slot → how many entries of [`HANDSHAKES`] are its own. Written by sockops with the
 /// entries, zeroed by the agent at enrolment. Preallocated, 8 bytes a slot.
 #[btf_map]
 pub static HANDSHAKES_OF_POD: Array<u64, PODS_LIMIT> = Array::new();
 
-/// (pod, direction, family, slot) → the sidecar's listening socket. Written by sockops, and
+/// Shared. (pod, direction, family, slot) → the sidecar's listening socket. Written by sockops, and
 /// by the agent for listeners older than the enrolment; goes with the socket.
 #[btf_map]
 pub static LISTENERS: SockHash<ListenerKey, 65_536> = SockHash::new();
 
-/// Pod's slot → its counters, per CPU. Written by all programs, zeroed by the agent at
+/// Shared. Pod's slot → its counters, per CPU. Written by all programs, zeroed by the agent at
 /// enrolment. Preallocated, 256 bytes a slot and CPU.
 #[btf_map]
 pub static COUNTERS: PerCpuArray<Counters, PODS_LIMIT> = PerCpuArray::new();
 
-/// Netns cookie → what the agent has to know of it later. For the agent only.
+/// Shared. Netns cookie → what the agent has to know of it later. For the agent only.
 #[btf_map]
 pub static POD_RECORDS: HashMap<u64, PodRecord, PODS_LIMIT, ON_DEMAND> = HashMap::new();
 
@@ -85,6 +87,10 @@ pub static POD_RECORDS: HashMap<u64, PodRecord, PODS_LIMIT, ON_DEMAND> = HashMap
 #[btf_map]
 pub static POLICIES: HashMap<u32, PolicyRecord, PODS_LIMIT, ON_DEMAND> = HashMap::new();
 
-/// What these maps are, and the next policy id. For the agent only.
+/// Shared. What the shared maps are. For the agent only.
+#[btf_map]
+pub static STATE: Array<State, 1> = Array::new();
+
+/// What one version's own maps are, and the next policy id. For the agent only.
 #[btf_map]
 pub static META: Array<Meta, 1> = Array::new();

@@ -92,6 +92,23 @@ impl StateDir {
         self.dir.path()
     }
 
+    /// The pin of a map, wherever it is: among those that all versions of the agent share, or
+    /// among those of the only version.
+    #[must_use]
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.pins_called(name).pop().unwrap_or_else(|| {
+            panic!("no map {name} in {}", self.path().display());
+        })
+    }
+
+    /// The full paths of all pins of that name.
+    #[must_use]
+    pub fn pins_called(&self, name: &str) -> Vec<PathBuf> {
+        let mut found = self.pins();
+        found.retain(|pin| pin.ends_with(name));
+        found.iter().map(|pin| self.path().join(pin)).collect()
+    }
+
     /// All that is pinned in it, as paths relative to it, sorted; without the two files that the
     /// kernel itself preloads into every BPF file system.
     #[must_use]

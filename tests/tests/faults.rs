@@ -236,10 +236,10 @@ fn state_of_another_version_is_refused_and_stays_in_force() {
         .agent
         .state()
         .path()
-        .join("maps/META")
+        .join("maps/STATE")
         .display()
         .to_string();
-    let value = "hex 63 00 00 00 ".to_owned() + &"00 ".repeat(40);
+    let value = "hex 63 00 00 00 ".to_owned() + &"00 ".repeat(60);
     let update = format!("map update pinned {meta} key 0 0 0 0 value {value}");
     let output = Command::new("bpftool")
         .args(update.split_whitespace())

@@ -118,7 +118,8 @@ fn last_pod_detached_takes_maps_and_programs_with_it() {
     let _ = mesh.detach().succeeded();
     let pins = mesh.agent.state().pins();
     assert!(
-        pins.iter().any(|pin| pin.ends_with("programs/connect4")),
+        pins.iter()
+            .any(|pin| pin.starts_with("versions") && pin.ends_with("connect4")),
         "{pins:?}"
     );
     assert_eq!(entries(&mesh, "PODS"), 1);
@@ -171,10 +172,13 @@ fn ours(mesh: &Mesh) -> Vec<String> {
     let state = mesh.agent.state();
     let mut ids = Vec::new();
     for pin in state.pins() {
-        let kind = match pin.iter().next().and_then(|it| it.to_str()) {
-            Some("maps") => "map",
-            Some("programs") => "prog",
-            Some("pods") => "link",
+        let mut parts = pin.iter().filter_map(|it| it.to_str());
+        let is_map = |name: &str| name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+        let kind = match (parts.next(), parts.next_back()) {
+            (Some("maps"), _) => "map",
+            (Some("versions"), Some(name)) if is_map(name) => "map",
+            (Some("versions"), _) => "prog",
+            (Some("pods"), _) => "link",
             _ => continue,
         };
         let output = Command::new("bpftool")
@@ -216,7 +220,7 @@ fn objects() -> Vec<String> {
 
 /// How many entries a map has.
 fn entries(mesh: &Mesh, map: &str) -> usize {
-    let path = mesh.agent.state().path().join("maps").join(map);
+    let path = mesh.agent.state().map(map);
     let output = Command::new("bpftool")
         .args(["map", "dump", "--json", "pinned"])
         .arg(&path)

@@ -111,8 +111,16 @@ impl Attach {
 
     fn by_ebpf(&self, pod: &Pod, policy: &Policy) -> Result<()> {
         let mut ebpf = Ebpf::open(&self.state.state_dir)?;
-        match ebpf.enrol(pod, Some(policy)) {
-            Ok(enrolled) => report(pod, "eBPF", enrolled),
+        let enrolled = ebpf
+            .check_name(pod)
+            .and_then(|()| ebpf.enrol(pod, Some(policy)));
+        // Also after a failure: what nobody uses is not left behind.
+        let tidied = ebpf.tidy();
+        match enrolled {
+            Ok(enrolled) => {
+                report(pod, "eBPF", enrolled);
+                tidied?;
+            }
             Err(error) => {
                 // The error that is reported is the first one.
                 let _ = ebpf.remove_if_unused();

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     ebpf::{Ebpf, Intercepted},
     error::{Error, Result},
+    interceptor::Interceptor as _,
     pod::Netns,
 };
 
@@ -58,6 +59,7 @@ impl Detach {
             return Err(self.unknown(name, &ebpf.pods()?));
         };
         ebpf.withdraw_by_cookie(cookie)?;
+        ebpf.tidy()?;
         ebpf.remove_if_unused()?;
         say(format_args!("{name}: no longer intercepted"));
         Ok(())

@@ -70,6 +70,7 @@ pub fn hold(pod: &Pod, policy: &Policy) -> Result<()> {
     });
     let ended = until_the_end(&mut ebpf, pod, policy, &receive);
     ebpf.withdraw(&pod.netns)?;
+    ebpf.tidy()?;
     ebpf.remove_if_unused()?;
     say(format_args!("{}: no longer intercepted", pod.name));
     ended

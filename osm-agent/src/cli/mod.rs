@@ -2,6 +2,7 @@
 
 mod attach;
 mod check;
+mod cleanup;
 mod cni;
 mod detach;
 mod foreground;
@@ -40,6 +41,8 @@ enum Command {
     Attach(attach::Attach),
     /// Let go of a pod; behind eBPF its established connections live on
     Detach(detach::Detach),
+    /// Let go of every pod behind eBPF, and remove all of it from this node
+    Cleanup(cleanup::Cleanup),
     /// Write, print or remove the iptables rules of the fallback
     Iptables(iptables::IptablesCommand),
     /// What this kernel can do, and which mode `auto` takes
@@ -75,6 +78,7 @@ impl Cli {
         match self.command {
             Command::Attach(attach) => attach.run(),
             Command::Detach(detach) => detach.run(),
+            Command::Cleanup(cleanup) => cleanup.run(),
             Command::Iptables(iptables) => iptables.run(),
             Command::Check(check) => check.run(),
             Command::Init(init) => init.run(),

@@ -90,6 +90,7 @@ pub fn withdraw_from_ebpf(state_dir: &Path, netns: &Netns) -> Result<Option<Stri
     let cookie = netns.cookie()?;
     let pods = ebpf.pods()?;
     let _ = ebpf.withdraw(netns)?;
+    ebpf.tidy()?;
     ebpf.remove_if_unused()?;
     let pod = pods.into_iter().find(|pod| pod.netns_cookie == cookie);
     Ok(pod.map(|pod| pod.name))

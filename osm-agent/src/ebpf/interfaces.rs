@@ -23,15 +23,32 @@ impl Ebpf {
         if policy.excluded_interfaces().is_empty() {
             return Ok(());
         }
-        let network = netlink::read(pod.netns.file())
-            .tried(|| format!("read the routes of {}", pod.netns.path().display()))?;
-        let excluded: HashSet<u32> = policy
-            .excluded_interfaces()
-            .iter()
-            .filter_map(|name| network.interfaces.get(name).copied())
-            .collect();
+        let (network, excluded) = read(pod, policy)?;
         self.write_interfaces(pod.netns.cookie()?, id, &excluded)?;
         self.write_routes(pod.netns.cookie()?, id, &network, &excluded)
+    }
+
+    /// Whether the interfaces and routes of a pod, as they are now, are known under a policy.
+    pub(super) fn are_interfaces_known(&self, pod: &Pod, policy: &Policy, id: u32) -> Result<bool> {
+        if policy.excluded_interfaces().is_empty() {
+            return Ok(true);
+        }
+        let cookie = pod.netns.cookie()?;
+        let (network, excluded) = read(pod, policy)?;
+        for index in &excluded {
+            let key = InterfaceKey::new(cookie, id, *index);
+            let known = found(self.maps.interfaces.get(&key, 0));
+            if known.tried(|| "read the map INTERFACES")?.is_none() {
+                return Ok(false);
+            }
+        }
+        for ((length, key), entry) in routes(cookie, id, &network, &excluded) {
+            let known = found(self.maps.routes.get(&Key::new(length, key), 0));
+            if known.tried(|| "read the map ROUTES")? != Some(entry) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Reads the interfaces and routes of a pod anew, under the policy it goes by.
@@ -39,9 +56,11 @@ impl Ebpf {
     /// # Errors
     /// As for [`Self::stage_interfaces`].
     pub fn refresh_interfaces(&mut self, pod: &Pod, policy: &Policy) -> Result<()> {
-        let in_force = self.policies_by_pod()?;
-        match in_force.get(&pod.netns.cookie()?) {
-            Some(id) => self.stage_interfaces(pod, policy, *id),
+        match self.maps.pod(pod.netns.cookie()?)? {
+            Some(entry) => {
+                let id = self.maps.policy(entry.slot())?.id();
+                self.stage_interfaces(pod, policy, id)
+            }
             None => Ok(()),
         }
     }
@@ -85,19 +104,7 @@ impl Ebpf {
         network: &Network,
         excluded: &HashSet<u32>,
     ) -> Result<()> {
-        let wanted: HashMap<(u32, RouteKey), RouteEntry> = network
-            .routes
-            .iter()
-            .map(|((address, length), interface)| {
-                let length = RouteKey::POD_LENGTH + u32::from(*length);
-                let entry = if excluded.contains(interface) {
-                    RouteEntry::EXCLUDED
-                } else {
-                    RouteEntry::OTHER
-                };
-                ((length, RouteKey::new(cookie, id, *address)), entry)
-            })
-            .collect();
+        let wanted = routes(cookie, id, network, excluded);
         for ((length, key), entry) in &wanted {
             self.maps
                 .routes
@@ -139,4 +146,36 @@ impl Ebpf {
         }
         Ok(())
     }
+}
+
+fn read(pod: &Pod, policy: &Policy) -> Result<(Network, HashSet<u32>)> {
+    let network = netlink::read(pod.netns.file())
+        .tried(|| format!("read the routes of {}", pod.netns.path().display()))?;
+    let excluded = policy
+        .excluded_interfaces()
+        .iter()
+        .filter_map(|name| network.interfaces.get(name).copied())
+        .collect();
+    Ok((network, excluded))
+}
+
+fn routes(
+    cookie: u64,
+    id: u32,
+    network: &Network,
+    excluded: &HashSet<u32>,
+) -> HashMap<(u32, RouteKey), RouteEntry> {
+    network
+        .routes
+        .iter()
+        .map(|((address, length), interface)| {
+            let length = RouteKey::POD_LENGTH + u32::from(*length);
+            let entry = if excluded.contains(interface) {
+                RouteEntry::EXCLUDED
+            } else {
+                RouteEntry::OTHER
+            };
+            ((length, RouteKey::new(cookie, id, *address)), entry)
+        })
+        .collect()
 }

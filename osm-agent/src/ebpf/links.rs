@@ -2,25 +2,26 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd as _, OwnedFd},
-    path::Path,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
 };
 
-use aya::programs::SkLookup;
 use aya_obj::generated::bpf_attach_type::{
     self, BPF_CGROUP_GETSOCKOPT, BPF_CGROUP_INET4_CONNECT, BPF_CGROUP_INET4_GETPEERNAME,
     BPF_CGROUP_INET4_GETSOCKNAME, BPF_CGROUP_INET6_CONNECT, BPF_CGROUP_INET6_GETPEERNAME,
     BPF_CGROUP_INET6_GETSOCKNAME, BPF_CGROUP_SOCK_OPS, BPF_SK_LOOKUP,
 };
+use osm_ebpf_common::maps::PodRecord;
 
 use super::{
-    instance,
-    state::{StateDir, remove_pins},
+    maps::{Maps, is_no_such_pin},
+    state::{self, StateDir, name_of},
+    version::{self, Programs},
 };
 use crate::{
     error::{Error, Result, Tried as _},
     pod::Pod,
-    sys::bpf,
+    sys::bpf::{self, Target},
 };
 
 /// A program and the event of a cgroup that it is attached to.
@@ -71,42 +72,251 @@ pub const CGROUP_HOOKS: [Hook; 8] = [
 /// How many hooks do not redirect.
 const PASSIVE_HOOKS: usize = 6;
 const INBOUND: &str = "inbound";
+/// What the name of a link ends with until it takes the place of the one before.
+const NEW: &str = "_new";
 
-/// Attaches everything to a pod and publishes the links.
-///
-/// `find_listeners` is called when new listeners are noticed by the programs and nothing is
-/// redirected yet: what it finds and what they notice is together all there is.
-///
-/// # Errors
-/// Where a part can't be attached; then nothing is.
-pub fn attach(
-    state: &StateDir,
-    pod: &Pod,
-    find_listeners: impl FnOnce() -> Result<usize>,
-) -> Result<usize> {
-    refuse_second_interceptor(pod)?;
-    let cookie = pod.netns.cookie()?;
-    let staged = state.staged_pod(cookie);
-    fs::create_dir_all(&staged).tried(|| format!("create {}", staged.display()))?;
-    let attached = (|| {
-        let (passive, redirecting) = CGROUP_HOOKS.split_at(PASSIVE_HOOKS);
-        for hook in passive {
-            attach_to_cgroup(state, pod, hook, &staged)?;
+/// How a link is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Attached where it belongs, and runs a program of this version.
+    Right,
+    /// Attached where it belongs, and runs another program.
+    OtherProgram,
+    /// Attached to nothing any more.
+    Detached,
+    /// Not there.
+    Missing,
+    /// In its place is something that is not this pod's link.
+    Foreign,
+}
+
+/// The links of one pod: where they are pinned, and what they attach.
+pub struct Links<'a> {
+    pub state: &'a StateDir,
+    pub programs: &'a Programs,
+    pub pod: &'a Pod,
+}
+
+impl Links<'_> {
+    /// Attaches everything to a pod that has no links yet, and publishes the links.
+    ///
+    /// `find_listeners` is called when new listeners are noticed by the programs and nothing
+    /// is redirected yet: what it finds and what they notice is together all there is.
+    ///
+    /// # Errors
+    /// Where a part can't be attached; then nothing is.
+    pub fn attach(&self, find_listeners: impl FnOnce() -> Result<usize>) -> Result<usize> {
+        self.refuse_second_interceptor()?;
+        if self.pod.shares_cgroup {
+            self.ensure_shared()?;
+        }
+        let published = self.directory()?;
+        let staged = self.state.stage(&published)?;
+        let attached = self
+            .ensure_in(&staged, find_listeners)
+            .and_then(|(_, listeners)| {
+                self.state.publish(&staged, &published)?;
+                Ok(listeners)
+            });
+        if attached.is_err() {
+            // The error that is reported is the first one.
+            let _ = detach(&staged);
+        }
+        attached
+    }
+
+    /// Makes every link what it has to be, one by one, while the others go on; says whether one
+    /// goes on with another program.
+    ///
+    /// # Errors
+    /// Where the kernel refuses. What worked before still does.
+    pub fn ensure(&self, find_listeners: impl FnOnce() -> Result<usize>) -> Result<bool> {
+        let shared_moved = self.pod.shares_cgroup && self.ensure_shared()?;
+        let directory = self.directory()?;
+        let (moved, _) = self.ensure_in(&directory, find_listeners)?;
+        let own = if self.pod.shares_cgroup {
+            CGROUP_HOOKS.len()
+        } else {
+            0
+        };
+        remove_others(&directory, |name| names().skip(own).any(|own| own == name))?;
+        Ok(moved || shared_moved)
+    }
+
+    /// How every link is, by its name.
+    ///
+    /// # Errors
+    /// Where one can't be asked for.
+    pub fn conditions(&self) -> Result<Vec<(&'static str, Condition)>> {
+        let cgroup = self.cgroup_directory()?;
+        let mut found = Vec::new();
+        for (index, hook) in CGROUP_HOOKS.iter().enumerate() {
+            let (condition, _) = self.of_cgroup(&cgroup, index)?;
+            found.push((hook.program, condition));
+        }
+        found.push((INBOUND, self.of_netns(&self.directory()?)?.0));
+        Ok(found)
+    }
+
+    /// Whether some link still holds on to another cgroup than the pod's.
+    pub fn is_on_another_cgroup(&self) -> Result<bool> {
+        let (directory, id) = (self.directory()?, self.pod.cgroup.id()?);
+        for hook in &CGROUP_HOOKS {
+            if let Some(link) = open(&directory.join(hook.program))?
+                && let Ok(info) = bpf::link_info(link.as_fd())
+                && matches!(info.target, Target::Cgroup(other) if other != id)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn directory(&self) -> Result<PathBuf> {
+        Ok(self.state.pod(self.pod.netns.cookie()?))
+    }
+
+    fn cgroup_directory(&self) -> Result<PathBuf> {
+        if self.pod.shares_cgroup {
+            Ok(self.state.cgroup(self.pod.cgroup.id()?))
+        } else {
+            self.directory()
+        }
+    }
+
+    fn ensure_in(
+        &self,
+        directory: &Path,
+        find_listeners: impl FnOnce() -> Result<usize>,
+    ) -> Result<(bool, usize)> {
+        if self.pod.shares_cgroup {
+            let moved = self.ensure_inbound(directory)?;
+            return Ok((moved, find_listeners()?));
+        }
+        let mut moved = false;
+        for index in 0..PASSIVE_HOOKS {
+            moved |= self.ensure_hook(directory, index)?;
         }
         let listeners = find_listeners()?;
-        attach_to_netns(state, pod, &staged)?;
-        for hook in redirecting {
-            attach_to_cgroup(state, pod, hook, &staged)?;
+        moved |= self.ensure_inbound(directory)?;
+        for index in PASSIVE_HOOKS..CGROUP_HOOKS.len() {
+            moved |= self.ensure_hook(directory, index)?;
         }
-        let published = state.pod(cookie);
-        fs::rename(&staged, &published).tried(|| format!("create {}", published.display()))?;
-        Ok(listeners)
-    })();
-    if attached.is_err() {
-        // The error that is reported is the first one.
-        let _ = detach(&staged);
+        Ok((moved, listeners))
     }
-    attached
+
+    /// The one set of links on a cgroup that several pods share: the kernel takes no more than
+    /// 64 programs of a type.
+    fn ensure_shared(&self) -> Result<bool> {
+        let published = self.cgroup_directory()?;
+        if published.is_dir() {
+            let mut moved = false;
+            for index in 0..CGROUP_HOOKS.len() {
+                moved |= self.ensure_hook(&published, index)?;
+            }
+            remove_others(&published, |name| {
+                CGROUP_HOOKS.iter().any(|hook| hook.program == name)
+            })?;
+            return Ok(moved);
+        }
+        let staged = self.state.stage(&published)?;
+        let made = (0..CGROUP_HOOKS.len())
+            .try_for_each(|index| self.ensure_hook(&staged, index).map(drop))
+            .and_then(|()| self.state.publish(&staged, &published));
+        if made.is_err() {
+            let _ = detach(&staged);
+        }
+        made.map(|()| false)
+    }
+
+    fn ensure_hook(&self, directory: &Path, index: usize) -> Result<bool> {
+        let hook = &CGROUP_HOOKS[index];
+        let (condition, link) = self.of_cgroup(directory, index)?;
+        let program = self.programs.for_hook(index).object.as_fd();
+        let what = || {
+            let cgroup = self.pod.cgroup.path().display();
+            format!("attach {} to {cgroup}", hook.program)
+        };
+        match (condition, link) {
+            (Condition::Right, _) => return Ok(false),
+            (Condition::OtherProgram, Some(link)) => {
+                bpf::link_update(link.as_fd(), program).tried(what)?;
+                return Ok(true);
+            }
+            _ => {}
+        }
+        let cgroup = self.pod.cgroup.directory().as_fd();
+        let link = bpf::link_create(program, cgroup, hook.attach_type).tried(what)?;
+        replace(link.as_fd(), &directory.join(hook.program))?;
+        Ok(false)
+    }
+
+    fn ensure_inbound(&self, directory: &Path) -> Result<bool> {
+        let (condition, link) = self.of_netns(directory)?;
+        if condition == Condition::Right {
+            return Ok(false);
+        }
+        let program = version::load_inbound(self.state, self.pod.netns.cookie()?)?;
+        let what = || {
+            let netns = self.pod.netns.path().display();
+            format!("attach inbound_lookup to {netns}")
+        };
+        if let (Condition::OtherProgram, Some(link)) = (condition, link) {
+            bpf::link_update(link.as_fd(), program.as_fd()).tried(what)?;
+            return Ok(true);
+        }
+        let netns = self.pod.netns.file().as_fd();
+        let link = bpf::link_create(program.as_fd(), netns, BPF_SK_LOOKUP).tried(what)?;
+        replace(link.as_fd(), &directory.join(INBOUND))?;
+        Ok(false)
+    }
+
+    fn of_cgroup(&self, directory: &Path, index: usize) -> Result<(Condition, Option<OwnedFd>)> {
+        let hook = &CGROUP_HOOKS[index];
+        let target = Target::Cgroup(self.pod.cgroup.id()?);
+        condition(
+            &directory.join(hook.program),
+            target,
+            hook.attach_type,
+            |program| program == self.programs.for_hook(index).id,
+        )
+    }
+
+    fn of_netns(&self, directory: &Path) -> Result<(Condition, Option<OwnedFd>)> {
+        let inode = self.pod.netns.inode()?;
+        let target = Target::Netns(u32::try_from(inode).unwrap_or_default());
+        let is_ours = |program| self.programs.is_inbound(program);
+        condition(&directory.join(INBOUND), target, BPF_SK_LOOKUP, is_ours)
+    }
+
+    /// Two interceptors on one pod would redirect each other's connections. One that is
+    /// attached to a cgroup above or below this one is known by the network namespace.
+    fn refuse_second_interceptor(&self) -> Result<()> {
+        let cgroup = self.pod.cgroup.path().display();
+        let netns = self.pod.netns.path().display();
+        let on_cgroup = if self.pod.shares_cgroup && self.cgroup_directory()?.is_dir() {
+            Vec::new()
+        } else {
+            bpf::attached_programs(self.pod.cgroup.directory(), BPF_CGROUP_SOCK_OPS)
+                .tried(|| format!("ask for the programs on {cgroup}"))?
+        };
+        let on_netns = bpf::attached_programs(self.pod.netns.file(), BPF_SK_LOOKUP)
+            .tried(|| format!("ask for the programs on {netns}"))?;
+        for (what, ids, name) in [
+            (format!("--cgroup {cgroup}"), on_cgroup, "socket_events"),
+            (format!("--netns {netns}"), on_netns, "inbound_lookup"),
+        ] {
+            if ids.into_iter().any(|id| bpf::is_program_named(id, name)) {
+                return Err(Error::input(
+                    what,
+                    "is intercepted already, by an agent with another state directory or in the \
+                     foreground",
+                    "detach it there first",
+                ));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Detaches the links in a directory, in the order that never leaves a connection
@@ -115,25 +325,46 @@ pub fn attach(
 /// # Errors
 /// Where a pin can't be opened or removed.
 pub fn detach(directory: &Path) -> Result<()> {
-    let redirecting_first = [INBOUND]
-        .into_iter()
-        .chain(CGROUP_HOOKS.iter().rev().map(|hook| hook.program));
-    for name in redirecting_first {
-        let path = directory.join(name);
-        let link = match bpf::open_pinned(&path) {
-            Ok(link) => link,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error).tried(|| format!("open {}", path.display())),
-        };
-        // It fails where the cgroup or the namespace is gone, and with it the attachment.
-        let _ = bpf::link_detach(link.as_fd());
+    let mut present = state::entries(directory)?;
+    present.sort_by_key(|path| detach_rank(name_of(path).unwrap_or_default()));
+    for path in present {
+        detach_one(&path)?;
     }
-    remove_pins(directory, names())
+    state::remove_empty(directory)
 }
 
-/// Whether every link of a pod is pinned.
-pub fn is_complete(directory: &Path) -> bool {
-    names().all(|name| directory.join(name).exists())
+/// What redirects goes first, what is not known comes next: it may redirect as well.
+fn detach_rank(name: &str) -> usize {
+    let name = name.strip_suffix(NEW).unwrap_or(name);
+    let hook = CGROUP_HOOKS.iter().rposition(|hook| hook.program == name);
+    match hook {
+        _ if name == INBOUND => 0,
+        Some(index) if index >= PASSIVE_HOOKS => 1,
+        None => 2,
+        Some(index) => 3 + CGROUP_HOOKS.len() - index,
+    }
+}
+
+/// Whether all links of a pod are attached, whichever version's programs they run.
+///
+/// # Errors
+/// Where one can't be asked.
+pub fn are_attached(state: &StateDir, cookie: u64, maps: &Maps) -> Result<bool> {
+    let record = maps.record(cookie)?;
+    let of_cgroup = match record.filter(PodRecord::shares_cgroup) {
+        Some(record) => state.cgroup(record.cgroup()),
+        None => state.pod(cookie),
+    };
+    let hooks = CGROUP_HOOKS.iter().map(|hook| of_cgroup.join(hook.program));
+    for path in hooks.chain([state.pod(cookie).join(INBOUND)]) {
+        let attached = open(&path)?
+            .and_then(|link| bpf::link_info(link.as_fd()).ok())
+            .is_some_and(|info| info.target != Target::Gone);
+        if !attached {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The names of a pod's links.
@@ -144,104 +375,84 @@ pub fn names() -> impl Iterator<Item = &'static str> {
         .chain([INBOUND])
 }
 
-/// What keeps a pod's links from intercepting it, in words; nothing where they do.
-///
-/// # Errors
-/// Where a link can't be opened or asked.
-pub fn faults(directory: &Path) -> Result<Vec<String>> {
-    let mut faults = Vec::new();
-    for name in names() {
-        match is_attached(directory, name)? {
-            Some(true) => {}
-            Some(false) => faults.push(format!("{name} was detached")),
-            None => faults.push(format!("{name} was missing")),
-        }
-    }
-    Ok(faults)
-}
-
 /// Whether a pod's network namespace is gone, as far as its link tells.
 ///
 /// # Errors
-/// As for [`faults`].
+/// Where the link can't be asked.
 pub fn is_netns_gone(directory: &Path) -> Result<bool> {
-    Ok(is_attached(directory, INBOUND)? != Some(true))
+    let path = directory.join(INBOUND);
+    let Some(link) = open(&path)? else {
+        return Ok(true);
+    };
+    let info = bpf::link_info(link.as_fd());
+    Ok(!info.is_ok_and(|info| info.target != Target::Gone))
 }
 
-/// None where there is no such pin.
-fn is_attached(directory: &Path, name: &str) -> Result<Option<bool>> {
-    let path = directory.join(name);
-    match bpf::open_pinned(&path) {
-        Ok(link) => bpf::is_attached(link.as_fd())
-            .tried(|| format!("ask for the link {}", path.display()))
-            .map(Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+fn condition(
+    path: &Path,
+    target: Target,
+    attach_type: bpf_attach_type,
+    is_ours: impl FnOnce(u32) -> bool,
+) -> Result<(Condition, Option<OwnedFd>)> {
+    let Some(link) = open(path)? else {
+        return Ok((Condition::Missing, None));
+    };
+    let condition = match bpf::link_info(link.as_fd()) {
+        Err(_) => Condition::Foreign,
+        Ok(info) if info.target == Target::Gone => Condition::Detached,
+        Ok(info) if info.target != target || info.attach_type != attach_type as u32 => {
+            Condition::Foreign
+        }
+        Ok(info) if is_ours(info.program) => Condition::Right,
+        Ok(_) => Condition::OtherProgram,
+    };
+    Ok((condition, Some(link)))
+}
+
+fn open(path: &Path) -> Result<Option<OwnedFd>> {
+    match bpf::open_pinned(path) {
+        Ok(link) => Ok(Some(link)),
+        Err(error) if is_no_such_pin(&error) => Ok(None),
         Err(error) => Err(error).tried(|| format!("open {}", path.display())),
     }
 }
 
-fn attach_to_cgroup(state: &StateDir, pod: &Pod, hook: &Hook, staged: &Path) -> Result<()> {
-    let path = state.programs().join(hook.program);
-    let program =
-        bpf::open_pinned(&path).tried(|| format!("open the program {}", path.display()))?;
-    let link = bpf::link_create(
-        program.as_fd(),
-        pod.cgroup.directory().as_fd(),
-        hook.attach_type,
-    )
-    .tried(|| format!("attach {} to {}", hook.program, pod.cgroup.path().display()))?;
-    pin(&link, staged, hook.program)
-}
-
-fn attach_to_netns(state: &StateDir, pod: &Pod, staged: &Path) -> Result<()> {
-    let mut object = instance::load_for_netns(state, pod.netns.cookie()?)?;
-    let tried = || "load the BPF program inbound_lookup";
-    let program: &mut SkLookup = object
-        .program_mut("inbound_lookup")
-        .ok_or_else(|| io::Error::other("it is not in the object this agent was built with"))
-        .tried(tried)?
-        .try_into()
-        .tried(tried)?;
-    program.load().tried(tried)?;
-    let link = bpf::link_create(
-        program.fd().tried(tried)?.as_fd(),
-        pod.netns.file().as_fd(),
-        BPF_SK_LOOKUP,
-    )
-    .tried(|| format!("attach inbound_lookup to {}", pod.netns.path().display()))?;
-    pin(&link, staged, INBOUND)
-}
-
-fn pin(link: &OwnedFd, directory: &Path, name: &str) -> Result<()> {
-    let path = directory.join(name);
-    bpf::pin(link.as_fd(), &path).tried(|| format!("pin {}", path.display()))
-}
-
-/// Two interceptors on one pod would redirect each other's connections. One that is attached
-/// to a cgroup above or below this one is known by the network namespace.
-fn refuse_second_interceptor(pod: &Pod) -> Result<()> {
-    let cgroup = pod.cgroup.path().display();
-    let netns = pod.netns.path().display();
-    let on_cgroup = bpf::attached_programs(pod.cgroup.directory(), BPF_CGROUP_SOCK_OPS)
-        .tried(|| format!("ask for the programs on {cgroup}"))?;
-    let on_netns = bpf::attached_programs(pod.netns.file(), BPF_SK_LOOKUP)
-        .tried(|| format!("ask for the programs on {netns}"))?;
-    if on_cgroup.is_empty() && on_netns.is_empty() {
-        return Ok(());
+/// Pins an object in the place of whatever is there, without a moment in between.
+///
+/// # Errors
+/// Where it can't be pinned.
+pub fn replace(object: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    let pinned = bpf::pin(object, path);
+    if !matches!(&pinned, Err(error) if error.kind() == io::ErrorKind::AlreadyExists) {
+        return pinned.tried(|| format!("pin {}", path.display()));
     }
-    let loaded: Vec<_> = aya::programs::loaded_programs().flatten().collect();
-    for (what, ids, name) in [
-        (format!("--cgroup {cgroup}"), on_cgroup, "socket_events"),
-        (format!("--netns {netns}"), on_netns, "inbound_lookup"),
-    ] {
-        let mut ours = loaded.iter().filter(|it| it.name_as_str() == Some(name));
-        if ours.any(|program| ids.contains(&program.id())) {
-            return Err(Error::input(
-                what,
-                "is intercepted already, by an agent with another state directory or in the foreground",
-                "detach it there first",
-            ));
+    let mut new = path.as_os_str().to_owned();
+    new.push(NEW);
+    let new = PathBuf::from(new);
+    // One of an agent that was killed.
+    detach_one(&new)?;
+    bpf::pin(object, &new).tried(|| format!("pin {}", new.display()))?;
+    fs::rename(&new, path).tried(|| format!("pin {}", path.display()))
+}
+
+fn remove_others(directory: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<()> {
+    for path in state::entries(directory)? {
+        if !name_of(&path).is_some_and(&is_wanted) {
+            detach_one(&path)?;
         }
     }
     Ok(())
+}
+
+/// Detaches one link and removes its pin, if it is there.
+///
+/// # Errors
+/// Where it can't be opened or removed.
+pub fn detach_one(path: &Path) -> Result<()> {
+    let Some(link) = open(path)? else {
+        return Ok(());
+    };
+    // It fails where the cgroup or the namespace is gone, and with it the attachment.
+    let _ = bpf::link_detach(link.as_fd());
+    fs::remove_file(path).tried(|| format!("remove {}", path.display()))
 }

@@ -24,31 +24,55 @@ use crate::{
     pod::Pod,
 };
 
-/// Finds the sidecar's listening sockets in the pod's processes and keeps them; returns how
-/// many there were.
+/// Finds the sidecar's listening sockets in the pod's processes and keeps those for the
+/// directions asked for; returns how many there were.
 ///
 /// A process that can't be inspected is skipped: it may just end, or an app may have made
 /// itself so, and must not keep the pod from being intercepted.
 ///
 /// # Errors
 /// Where the pod's processes can't be listed, or a listener can't be kept.
-pub fn find(pod: &Pod, listeners: &mut SockHash<MapData, ListenerKey>) -> Result<usize> {
-    let netns = pod.netns.inode()?;
+pub fn find(
+    pod: &Pod,
+    listeners: &mut SockHash<MapData, ListenerKey>,
+    wanted: &[Direction],
+) -> Result<usize> {
     let cookie = pod.netns.cookie()?;
+    let found = look(pod)?;
+    for listener in &found {
+        if direction(listener.address).is_some_and(|it| wanted.contains(&it)) {
+            keep(cookie, listener, listeners)
+                .tried(|| format!("keep the listener {}", listener.address))?;
+        }
+    }
+    Ok(found.len())
+}
+
+/// For which directions the sidecar listens, as far as the pod's processes tell.
+///
+/// # Errors
+/// Where the pod's processes can't be listed.
+pub fn directions(pod: &Pod) -> Result<Vec<Direction>> {
+    let found = look(pod)?;
+    Ok(found
+        .iter()
+        .filter_map(|found| direction(found.address))
+        .collect())
+}
+
+fn look(pod: &Pod) -> Result<Vec<Found>> {
+    let netns = pod.netns.inode()?;
     let mut seen = HashSet::new();
+    let mut found = Vec::new();
     let processes = pod
         .cgroup
         .processes()
         .tried(|| format!("list the processes of {}", pod.cgroup.path().display()))?;
     for pid in processes {
-        for found in of_process(pid, netns, pod.sidecar_uid).unwrap_or_default() {
-            if seen.insert(found.inode) {
-                keep(cookie, &found, listeners)
-                    .tried(|| format!("keep the listener {} of process {pid}", found.address))?;
-            }
-        }
+        let of_process = of_process(pid, netns, pod.sidecar_uid).unwrap_or_default();
+        found.extend(of_process.into_iter().filter(|it| seen.insert(it.inode)));
     }
-    Ok(seen.len())
+    Ok(found)
 }
 
 struct Found {

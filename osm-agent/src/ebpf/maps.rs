@@ -1,33 +1,77 @@
-//! The shared maps, opened by their pins. `osm-ebpf/src/maps.rs` defines them.
+//! The maps, opened by their pins. `osm-ebpf/src/maps.rs` defines them.
 
-use std::path::Path;
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::{Path, PathBuf},
+};
 
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, SockHash};
 use osm_ebpf_common::maps::{
     Counters, HandshakeKey, InterfaceKey, ListenerKey, LocalKey, Meta, OriginalDestination,
     PodEntry, PodRecord, PolicyRecord, PolicyWord, PortPage, PortPageKey, RangeEntry, RangeKey,
-    RouteEntry, RouteKey,
+    RouteEntry, RouteKey, State,
 };
 
-use crate::error::{Result, Tried as _};
+use super::state::StateDir;
+use crate::{
+    error::{Result, Tried as _},
+    sys::bpf::{self, MapInfo},
+};
 
-/// The maps' names, which are also those of their pins.
-pub const NAMES: [&str; 15] = [
-    "PODS",
-    "POLICY_IN_FORCE",
-    "LOCALS",
-    "RANGES",
-    "PORT_PAGES",
-    "INTERFACES",
-    "ROUTES",
-    "REMEMBERED",
-    "HANDSHAKES",
-    "HANDSHAKES_OF_POD",
-    "LISTENERS",
-    "COUNTERS",
-    "POD_RECORDS",
-    "POLICIES",
-    "META",
+/// A map as this agent knows it.
+pub struct Definition {
+    /// The map's name, which is also that of its pins.
+    pub name: &'static str,
+    key_size: usize,
+    value_size: usize,
+}
+
+impl Definition {
+    const fn of<K, V>(name: &'static str) -> Self {
+        Self {
+            name,
+            key_size: size_of::<K>(),
+            value_size: size_of::<V>(),
+        }
+    }
+
+    /// Whether a map has the sizes of this one.
+    pub fn fits(&self, info: &MapInfo) -> bool {
+        info.key_size as usize == self.key_size && info.value_size as usize == self.value_size
+    }
+
+    /// Whether a map has the name of this one, as far as the kernel keeps it.
+    pub fn is_named(&self, info: &MapInfo) -> bool {
+        let kept = self.name.len().min(info.name.len() - 1);
+        info.name[..kept] == self.name.as_bytes()[..kept] && info.name[kept] == 0
+    }
+}
+
+/// The maps that all versions of the agent share. [`osm_ebpf_common::SHARED_LAYOUT`] is about
+/// them.
+pub const SHARED: [Definition; 7] = [
+    Definition::of::<u32, OriginalDestination>("REMEMBERED"),
+    Definition::of::<HandshakeKey, OriginalDestination>("HANDSHAKES"),
+    Definition::of::<u32, u64>("HANDSHAKES_OF_POD"),
+    Definition::of::<ListenerKey, u32>("LISTENERS"),
+    Definition::of::<u32, Counters>("COUNTERS"),
+    Definition::of::<u64, PodRecord>("POD_RECORDS"),
+    Definition::of::<u32, State>("STATE"),
+];
+
+/// The maps that versions of one layout share, and that those of another one have for themselves.
+/// [`osm_ebpf_common::LAYOUT_VERSION`] is about them.
+pub const OWN: [Definition; 9] = [
+    Definition::of::<u64, PodEntry>("PODS"),
+    Definition::of::<u32, PolicyWord>("POLICY_IN_FORCE"),
+    Definition::of::<LocalKey, u32>("LOCALS"),
+    Definition::of::<[u8; 4 + size_of::<RangeKey>()], RangeEntry>("RANGES"),
+    Definition::of::<PortPageKey, PortPage>("PORT_PAGES"),
+    Definition::of::<InterfaceKey, u32>("INTERFACES"),
+    Definition::of::<[u8; 4 + size_of::<RouteKey>()], RouteEntry>("ROUTES"),
+    Definition::of::<u32, PolicyRecord>("POLICIES"),
+    Definition::of::<u32, Meta>("META"),
 ];
 
 /// The maps that the agent reads or writes.
@@ -46,47 +90,130 @@ pub struct Maps {
     pub pod_records: HashMap<MapData, u64, PodRecord>,
     pub policies: HashMap<MapData, u32, PolicyRecord>,
     pub meta: Array<MapData, Meta>,
+    pub state: Array<MapData, State>,
+    /// All of them, to be pinned again where a pin is lost.
+    held: Vec<Held>,
+}
+
+/// An open map, or program, and where it has to be pinned.
+pub struct Held {
+    pub path: PathBuf,
+    pub object: OwnedFd,
+    pub id: u32,
 }
 
 impl Maps {
-    /// Opens the pins in a directory.
+    /// Opens the shared maps and those of one version.
     ///
     /// # Errors
-    /// Where one is missing.
-    pub fn open(directory: &Path) -> Result<Self> {
+    /// Where one is missing or is of another layout.
+    pub fn open(state: &StateDir, version: u64) -> Result<Self> {
+        Self::open_at(&state.maps(), &state.version(version))
+    }
+
+    /// The same, from directories.
+    pub fn open_at(shared: &Path, own: &Path) -> Result<Self> {
+        let mut held = Vec::new();
+        for (directory, definitions) in [(shared, &SHARED[..]), (own, &OWN[..])] {
+            for definition in definitions {
+                held.push(hold(directory, definition)?);
+            }
+        }
         Ok(Self {
-            pods: open(directory, "PODS")?,
-            policy_in_force: open(directory, "POLICY_IN_FORCE")?,
-            locals: open(directory, "LOCALS")?,
-            ranges: open(directory, "RANGES")?,
-            port_pages: open(directory, "PORT_PAGES")?,
-            interfaces: open(directory, "INTERFACES")?,
-            routes: open(directory, "ROUTES")?,
-            handshakes: open(directory, "HANDSHAKES")?,
-            handshakes_of_pod: open(directory, "HANDSHAKES_OF_POD")?,
-            listeners: open(directory, "LISTENERS")?,
-            counters: open(directory, "COUNTERS")?,
-            pod_records: open(directory, "POD_RECORDS")?,
-            policies: open(directory, "POLICIES")?,
-            meta: open(directory, "META")?,
+            pods: typed(&held, "PODS")?,
+            policy_in_force: typed(&held, "POLICY_IN_FORCE")?,
+            locals: typed(&held, "LOCALS")?,
+            ranges: typed(&held, "RANGES")?,
+            port_pages: typed(&held, "PORT_PAGES")?,
+            interfaces: typed(&held, "INTERFACES")?,
+            routes: typed(&held, "ROUTES")?,
+            handshakes: typed(&held, "HANDSHAKES")?,
+            handshakes_of_pod: typed(&held, "HANDSHAKES_OF_POD")?,
+            listeners: typed(&held, "LISTENERS")?,
+            counters: typed(&held, "COUNTERS")?,
+            pod_records: typed(&held, "POD_RECORDS")?,
+            policies: typed(&held, "POLICIES")?,
+            meta: typed(&held, "META")?,
+            state: typed(&held, "STATE")?,
+            held,
         })
     }
 
-    /// What the maps are.
+    /// Every map, by the path where it has to be pinned.
+    pub fn held(&self) -> &[Held] {
+        &self.held
+    }
+
+    /// The number of the map by which the programs know pods: that tells a version's maps from
+    /// another one's.
+    pub fn pods_id(&self) -> u32 {
+        let of_pods = self.held.iter().find(|held| held.path.ends_with("PODS"));
+        of_pods.map_or(0, |held| held.id)
+    }
+
+    /// What the version's own maps are.
     pub fn meta(&self) -> Result<Meta> {
         self.meta.get(&0, 0).tried(|| "read the map META")
     }
 
-    /// Replaces what the maps are.
+    /// Replaces what the version's own maps are.
     pub fn set_meta(&mut self, meta: Meta) -> Result<()> {
         self.meta.set(0, meta, 0).tried(|| "write the map META")
     }
+
+    /// Replaces what the shared maps are.
+    pub fn set_state(&mut self, state: State) -> Result<()> {
+        self.state.set(0, state, 0).tried(|| "write the map STATE")
+    }
 }
 
-fn open<M: TryFrom<Map, Error = MapError>>(directory: &Path, name: &str) -> Result<M> {
-    let path = directory.join(name);
-    MapData::from_pin(&path)
+/// Opens one pin, whatever map it is; none where it is not there.
+///
+/// # Errors
+/// Where it can't be opened, or is no map.
+pub fn open_pin(path: &Path) -> Result<Option<(OwnedFd, MapInfo)>> {
+    let opened = match bpf::open_pinned(path) {
+        Err(error) if is_no_such_pin(&error) => return Ok(None),
+        opened => opened.and_then(|map| Ok((bpf::map_info(map.as_fd())?, map))),
+    };
+    let (info, map) = opened.tried(|| format!("open the map {}", path.display()))?;
+    Ok(Some((map, info)))
+}
+
+/// Whether there is nothing at a path.
+pub fn is_no_such_pin(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+fn hold(directory: &Path, definition: &Definition) -> Result<Held> {
+    let path = directory.join(definition.name);
+    let tried = || format!("open the map {}", path.display());
+    let Some((object, info)) = open_pin(&path)? else {
+        return Err(io::Error::from(io::ErrorKind::NotFound)).tried(tried);
+    };
+    if !definition.fits(&info) {
+        return Err(io::Error::other("its keys or values are of another size")).tried(tried);
+    }
+    Ok(Held {
+        path,
+        object,
+        id: info.id,
+    })
+}
+
+fn typed<M: TryFrom<Map, Error = MapError>>(held: &[Held], name: &str) -> Result<M> {
+    let tried = || format!("open the map {name}");
+    let held = held
+        .iter()
+        .find(|held| held.path.ends_with(name))
+        .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+        .tried(tried)?;
+    let object = held.object.try_clone().tried(tried)?;
+    MapData::from_fd(object)
         .and_then(Map::from_map_data)
         .and_then(M::try_from)
-        .tried(|| format!("open the map {}", path.display()))
+        .tried(tried)
 }

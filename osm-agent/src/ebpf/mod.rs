@@ -1,7 +1,9 @@
-//! The eBPF datapath: shared maps and programs, and a set of links for each pod, all pinned
-//! in one state directory.
+//! The eBPF datapath: maps and programs, and a set of links for each pod, all pinned in one state
+//! directory, which outlives the agent and its versions.
 
-mod instance;
+mod cleanup;
+mod compare;
+mod enrol;
 mod interfaces;
 pub(crate) mod links;
 mod listeners;
@@ -11,11 +13,11 @@ mod place;
 mod pods;
 mod policies;
 mod state;
+mod version;
 
-use std::path::Path;
+use std::{cell::RefCell, collections::BTreeSet, path::Path};
 
 use aya::maps::MapError;
-use osm_ebpf_common::maps::PolicyWord;
 
 use crate::{
     error::Result,
@@ -23,9 +25,12 @@ use crate::{
     pod::{Netns, Pod},
     policy::Policy,
 };
+use compare::Pass;
 use maps::Maps;
-use state::StateDir;
+use state::{Patience, StateDir};
+use version::Programs;
 
+pub use cleanup::{Cleaned, cleanup};
 pub use state::DEFAULT_STATE_DIR;
 
 /// The datapath that lives in one state directory. While this exists, no other process
@@ -33,21 +38,50 @@ pub use state::DEFAULT_STATE_DIR;
 pub struct Ebpf {
     state: StateDir,
     maps: Maps,
+    programs: Programs,
+    pass: RefCell<Pass>,
 }
 
 impl Ebpf {
-    /// Opens a state directory, and loads the programs into it where there are none.
+    /// Opens a state directory, and loads the programs into it where those of this version are
+    /// not there. For a command: it waits for another one to end.
     ///
     /// # Errors
-    /// Where the kernel can't do it, or another version's state is there.
+    /// Where the kernel can't do it, what is there can't be used, or an agent keeps it.
     pub fn open(state_dir: &Path) -> Result<Self> {
-        let state = StateDir::create(state_dir)?;
-        let maps = if let Some(maps) = instance::open(&state)? {
-            maps
+        Self::open_with(state_dir, Patience::Command)
+    }
+
+    /// The same for a process that stays.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn open_exclusive(state_dir: &Path) -> Result<Self> {
+        Self::open_with(state_dir, Patience::Agent)
+    }
+
+    /// Opens a state directory, if anything is there.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn open_existing(state_dir: &Path) -> Result<Option<Self>> {
+        let Some(state) = StateDir::open(state_dir, Patience::Command)? else {
+            return Ok(None);
+        };
+        let opened = version::open(&state)?;
+        opened
+            .map(|opened| Self::recovered(state, opened))
+            .transpose()
+    }
+
+    fn open_with(state_dir: &Path, patience: Patience) -> Result<Self> {
+        let state = StateDir::create(state_dir, patience)?;
+        let opened = if let Some(opened) = version::open(&state)? {
+            opened
         } else {
             state.refuse_foreign()?;
-            match instance::load_anew(&state) {
-                Ok(maps) => maps,
+            match version::load_anew(&state) {
+                Ok(opened) => opened,
                 Err(error) => {
                     // The error that is reported is the first one.
                     let _ = state.remove();
@@ -55,25 +89,20 @@ impl Ebpf {
                 }
             }
         };
-        let mut ebpf = Self { state, maps };
-        ebpf.recover()?;
-        Ok(ebpf)
+        Self::recovered(state, opened)
     }
 
-    /// Opens a state directory, if anything is there.
-    ///
-    /// # Errors
-    /// Where another version's state is there.
-    pub fn open_existing(state_dir: &Path) -> Result<Option<Self>> {
-        let Some(state) = StateDir::open(state_dir)? else {
-            return Ok(None);
+    /// Undoes what an agent that was killed left half-done.
+    fn recovered(state: StateDir, (maps, programs): version::Opened) -> Result<Self> {
+        let mut ebpf = Self {
+            state,
+            maps,
+            programs,
+            pass: RefCell::default(),
         };
-        let Some(maps) = instance::open(&state)? else {
-            return Ok(None);
-        };
-        let mut ebpf = Self { state, maps };
-        ebpf.recover()?;
-        Ok(Some(ebpf))
+        ebpf.recover_pods()?;
+        ebpf.recover_policies()?;
+        Ok(ebpf)
     }
 
     /// Lets go of a pod whose network namespace may be gone.
@@ -81,8 +110,7 @@ impl Ebpf {
     /// # Errors
     /// Where the kernel refuses.
     pub fn withdraw_by_cookie(&mut self, netns_cookie: u64) -> Result<()> {
-        self.withdraw_pod(netns_cookie)?;
-        self.collect_policies()
+        self.withdraw_pod(netns_cookie)
     }
 
     /// Removes maps and programs, once no pod needs them.
@@ -90,86 +118,64 @@ impl Ebpf {
     /// # Errors
     /// Where the directory can't be removed.
     pub fn remove_if_unused(self) -> Result<()> {
-        if self.pods()?.is_empty() {
+        if self.records()?.is_empty() && self.state.linked_pods()?.is_empty() {
             drop(self.maps);
             self.state.remove()?;
         }
         Ok(())
     }
 
-    fn enrol_under(&mut self, pod: &Pod, policy: &Policy, word: PolicyWord) -> Result<Enrolled> {
-        // Before anything about the pod is written: it goes with what is broken.
-        let faults = self.withdraw_broken(pod)?;
-        self.stage_interfaces(pod, policy, word.id())?;
-        let enrolled = match self.pod_by_cookie(pod.netns.cookie()?)? {
-            Some(entry) => self.change(pod, &entry, word)?,
-            None => self.enrol_new(pod, word)?,
-        };
-        Ok(if faults.is_empty() {
-            enrolled
-        } else {
-            Enrolled::Repaired(faults)
-        })
-    }
-
     fn is_known(&self, netns_cookie: u64) -> Result<bool> {
-        let pods = self.pods()?;
-        Ok(pods.iter().any(|pod| pod.netns_cookie == netns_cookie))
-    }
-
-    /// Undoes what an agent that was killed left half-done.
-    fn recover(&mut self) -> Result<()> {
-        self.recover_pods()?;
-        self.recover_policies()
+        Ok(self.maps.record(netns_cookie)?.is_some() || self.state.pod(netns_cookie).is_dir())
     }
 }
 
 impl Interceptor for Ebpf {
     fn enrol(&mut self, pod: &Pod, policy: Option<&Policy>) -> Result<Enrolled> {
-        let Some(policy) = policy else {
-            return Ok(Enrolled::Unchanged);
-        };
-        let word = self.ensure_policy(policy)?;
-        let enrolled = self.enrol_under(pod, policy, word);
-        // Also after a failure: what nobody uses is not left behind.
-        let collected = self.collect_policies();
-        let enrolled = enrolled?;
-        collected?;
-        Ok(enrolled)
+        self.enrol_pod(pod, policy)
     }
 
-    fn compare(&self, pod: &Pod, _policy: Option<&Policy>) -> Result<Found> {
-        Ok(match Interceptor::inspect(self, &pod.netns)? {
-            true => Found::AsWanted,
-            false => Found::Absent,
-        })
+    fn compare(&self, pod: &Pod, policy: Option<&Policy>) -> Result<Found> {
+        self.compare_pod(pod, policy)
     }
 
     fn withdraw(&mut self, netns: &Netns) -> Result<bool> {
         let cookie = netns.cookie()?;
         let is_there = self.is_known(cookie)?;
         if is_there {
-            self.withdraw_by_cookie(cookie)?;
+            self.withdraw_pod(cookie)?;
         }
         Ok(is_there)
     }
 
     fn inspect(&self, netns: &Netns) -> Result<bool> {
         let cookie = netns.cookie()?;
-        Ok(self.is_known(cookie)? && links::faults(&self.state.pod(cookie))?.is_empty())
+        Ok(self.is_known(cookie)? && links::are_attached(&self.state, cookie, &self.maps)?)
+    }
+
+    fn tidy(&mut self) -> Result<()> {
+        self.pass.borrow_mut().forget_pods();
+        self.collect_policies()?;
+        self.detach_unused_cgroups()?;
+        let records = self.records()?;
+        let used: BTreeSet<u64> = records.iter().map(|(_, record)| record.version()).collect();
+        version::remove_unused(&self.state, |version| used.contains(&version))?;
+        *self.pass.borrow_mut() = Pass::default();
+        Ok(())
     }
 }
 
-/// A pod that is intercepted.
+/// A pod that has a record or links in a state directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Intercepted {
-    /// What people call it.
+    /// What people call it; empty where that is not known.
     pub name: String,
     /// Its network namespace.
     pub netns_cookie: u64,
-    /// The kernel's number of its cgroup.
+    /// The kernel's number of its cgroup; 0 where that is not known.
     pub cgroup: u64,
-    /// Whether its network namespace is gone.
+    /// Whether its network namespace is gone, as far as can be told: no program of ours is
+    /// attached to one any more.
     pub is_gone: bool,
 }
 

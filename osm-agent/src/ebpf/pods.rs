@@ -8,10 +8,9 @@ use osm_ebpf_common::{
     maps::{Counters, LocalKey, MAX_PODS, PodEntry, PodRecord, PolicyWord},
 };
 
-use super::{Ebpf, Intercepted, found, links, listeners};
+use super::{Ebpf, Intercepted, found, links, maps::Maps};
 use crate::{
     error::{Error, Result, Tried as _},
-    interceptor::Enrolled,
     pod::Pod,
 };
 
@@ -21,209 +20,138 @@ impl Ebpf {
     /// # Errors
     /// Where the map can't be read.
     pub fn cookie_of(&self, name: &str) -> Result<Option<u64>> {
-        let pods = self.pods()?;
-        Ok(pods
-            .iter()
-            .find(|pod| pod.name == name)
-            .map(|pod| pod.netns_cookie))
+        let records = self.records()?.into_iter();
+        Ok(records
+            .filter(|(_, record)| record.name() == name)
+            .map(|(cookie, _)| cookie)
+            .next())
     }
 
-    pub(super) fn pod_by_cookie(&self, netns_cookie: u64) -> Result<Option<PodEntry>> {
-        found(self.maps.pods.get(&netns_cookie, 0)).tried(|| "read the map PODS")
-    }
-
-    /// The pods that are intercepted.
+    /// The pods that have records or links here, whether or not they are intercepted whole.
     ///
     /// # Errors
-    /// Where the map can't be read.
+    /// Where they can't be read.
     pub fn pods(&self) -> Result<Vec<Intercepted>> {
+        let mut pods = Vec::new();
+        let mut linked: BTreeSet<u64> = self.state.linked_pods()?.into_iter().collect();
+        for (netns_cookie, record) in self.records()? {
+            linked.remove(&netns_cookie);
+            pods.push(Intercepted {
+                name: record.name().into(),
+                netns_cookie,
+                cgroup: record.cgroup(),
+                is_gone: links::is_netns_gone(&self.state.pod(netns_cookie))?,
+            });
+        }
+        for netns_cookie in linked {
+            pods.push(Intercepted {
+                name: String::new(),
+                netns_cookie,
+                cgroup: 0,
+                is_gone: links::is_netns_gone(&self.state.pod(netns_cookie))?,
+            });
+        }
+        Ok(pods)
+    }
+
+    /// Refuses a pod whose name another one has, or whose namespace has another name. One that
+    /// is gone is let go of.
+    ///
+    /// # Errors
+    /// Says which.
+    pub fn check_name(&mut self, pod: &Pod) -> Result<()> {
+        let cookie = pod.netns.cookie()?;
+        if let Some(record) = self.maps.record(cookie)? {
+            if record.name() == pod.name {
+                return Ok(());
+            }
+            return Err(Error::input(
+                format!("--pod {}", pod.name),
+                format!("this network namespace is attached as {}", record.name()),
+                format!("give --pod {}, or detach it first", record.name()),
+            ));
+        }
+        let Some(namesake) = self.cookie_of(&pod.name)? else {
+            return Ok(());
+        };
+        if links::is_netns_gone(&self.state.pod(namesake))? {
+            return self.withdraw_pod(namesake);
+        }
+        Err(Error::input(
+            format!("--pod {}", pod.name),
+            "a pod of that name, with another network namespace, is attached",
+            "detach that one first, or choose another name",
+        ))
+    }
+
+    /// What is known of every pod.
+    pub(super) fn records(&self) -> Result<Vec<(u64, PodRecord)>> {
         self.maps
             .pod_records
             .iter()
-            .map(|entry| {
-                let (netns_cookie, record) = entry.tried(|| "read the map POD_RECORDS")?;
-                Ok(Intercepted {
-                    name: record.name().into(),
-                    netns_cookie,
-                    cgroup: record.cgroup(),
-                    is_gone: links::is_netns_gone(&self.state.pod(netns_cookie))?,
-                })
-            })
-            .collect()
-    }
-
-    /// Lets go of a pod that is not intercepted as it should be; says what was wrong with it.
-    pub(super) fn withdraw_broken(&mut self, pod: &Pod) -> Result<Vec<String>> {
-        let cookie = pod.netns.cookie()?;
-        if self.pod_by_cookie(cookie)?.is_none() {
-            return Ok(Vec::new());
-        }
-        let faults = links::faults(&self.state.pod(cookie))?;
-        if !faults.is_empty() {
-            self.check_same_name(pod)?;
-            self.withdraw_pod(cookie)?;
-        }
-        Ok(faults)
-    }
-
-    /// Changes the policy of a pod that is intercepted, with one store, and its addresses.
-    pub(super) fn change(
-        &mut self,
-        pod: &Pod,
-        entry: &PodEntry,
-        word: PolicyWord,
-    ) -> Result<Enrolled> {
-        self.check_same_pod(pod)?;
-        let slot = entry.slot();
-        let before = self
-            .maps
-            .policy_in_force
-            .get(&slot, 0)
-            .tried(|| "read the map POLICY_IN_FORCE")?;
-        let is_readdressed = self.readdress(pod, entry)?;
-        if before != word {
-            self.set_policy(slot, word)?;
-        } else if !is_readdressed {
-            return Ok(Enrolled::Unchanged);
-        }
-        Ok(Enrolled::Changed)
-    }
-
-    /// Writes a pod's addresses where they are others now; says whether they were.
-    fn readdress(&mut self, pod: &Pod, before: &PodEntry) -> Result<bool> {
-        let cookie = pod.netns.cookie()?;
-        let (entry, wanted) = addressed(
-            pod,
-            PodEntry::new(cookie, before.slot(), before.sidecar_uid()),
-        );
-        let present: Vec<LocalKey> = self
-            .maps
-            .locals
-            .keys()
-            .filter(|key| {
-                key.as_ref()
-                    .map_or(true, |key| key.netns_cookie() == cookie)
-            })
             .collect::<Result<_, _>>()
-            .tried(|| "read the map LOCALS")?;
-        let is_same_set =
-            wanted.len() == present.len() && wanted.iter().all(|key| present.contains(key));
-        if entry == *before && is_same_set {
-            return Ok(false);
-        }
-        // At every moment, what is the pod's own both before and after is known to be.
-        self.add_locals(&wanted)?;
-        self.set_pod(cookie, entry)?;
-        for key in present.iter().filter(|key| !wanted.contains(key)) {
-            found(self.maps.locals.remove(key)).tried(|| "remove from the map LOCALS")?;
-        }
-        Ok(true)
-    }
-
-    /// Describes a pod and attaches the programs to it.
-    pub(super) fn enrol_new(&mut self, pod: &Pod, word: PolicyWord) -> Result<Enrolled> {
-        if let Some(namesake) = self.cookie_of(&pod.name)?
-            && !self.withdraw_dead(namesake)?
-        {
-            return Err(Error::input(
-                format!("--pod {}", pod.name),
-                "a pod of that name, with another network namespace, is attached",
-                "detach that one first, or choose another name",
-            ));
-        }
-        let attached = self.describe(pod, word).and_then(|()| {
-            let listeners = &mut self.maps.listeners;
-            links::attach(&self.state, pod, || listeners::find(pod, listeners))
-        });
-        match attached {
-            Ok(listeners) => Ok(Enrolled::New {
-                listeners: Some(listeners),
-            }),
-            Err(error) => {
-                // The error that is reported is the first one; `recover_pods` tries again.
-                let _ = self.undescribe(pod.netns.cookie()?);
-                Err(error)
-            }
-        }
-    }
-
-    /// Lets go of a pod whose network namespace is gone; says whether it was.
-    fn withdraw_dead(&mut self, netns_cookie: u64) -> Result<bool> {
-        let is_dead = links::is_netns_gone(&self.state.pod(netns_cookie))?;
-        if is_dead {
-            self.withdraw_pod(netns_cookie)?;
-        }
-        Ok(is_dead)
+            .tried(|| "read the map POD_RECORDS")
     }
 
     pub(super) fn withdraw_pod(&mut self, netns_cookie: u64) -> Result<()> {
+        let record = self.maps.record(netns_cookie)?;
         links::detach(&self.state.pod(netns_cookie))?;
-        self.undescribe(netns_cookie)
+        self.undescribe(netns_cookie)?;
+        if record.is_some_and(|record| record.shares_cgroup()) {
+            self.detach_unused_cgroups()?;
+        }
+        Ok(())
     }
 
-    /// Removes pods whose enrolment or withdrawal was cut short.
-    pub(super) fn recover_pods(&mut self) -> Result<()> {
-        for staged in self.state.staged_pods()? {
-            links::detach(&staged)?;
+    /// Detaches from the shared cgroups that no pod is in any more.
+    pub(super) fn detach_unused_cgroups(&self) -> Result<()> {
+        let present = self.state.numbered(&self.state.cgroups())?;
+        if present.is_empty() {
+            return Ok(());
         }
-        let cookies: Vec<u64> = self
+        let used: BTreeSet<u64> = self
+            .records()?
+            .into_iter()
+            .filter(|(_, record)| record.shares_cgroup())
+            .map(|(_, record)| record.cgroup())
+            .collect();
+        for id in present {
+            if !used.contains(&id) {
+                links::detach(&self.state.cgroup(id))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what is known of pods that have no links: their enrolment or withdrawal was cut
+    /// short. Pods with links are left to [`crate::interceptor::Interceptor::enrol`].
+    pub(super) fn recover_pods(&mut self) -> Result<()> {
+        self.state.empty_staging()?;
+        let linked: BTreeSet<u64> = self.state.linked_pods()?.into_iter().collect();
+        let cookies: BTreeSet<u64> = self
             .maps
             .pods
             .keys()
             .chain(self.maps.pod_records.keys())
             .collect::<Result<_, _>>()
             .tried(|| "read the map PODS")?;
-        for cookie in cookies {
-            let directory = self.state.pod(cookie);
-            if !links::is_complete(&directory) {
-                links::detach(&directory)?;
-                self.undescribe(cookie)?;
-            }
+        for cookie in cookies.difference(&linked) {
+            self.undescribe(*cookie)?;
         }
-        Ok(())
-    }
-
-    fn describe(&mut self, pod: &Pod, word: PolicyWord) -> Result<()> {
-        let cookie = pod.netns.cookie()?;
-        let slot = self.free_slot()?;
-        self.zero_counters(slot)?;
-        self.set_policy(slot, word)?;
-        let record = PodRecord::new(&pod.name, pod.cgroup.id()?)
-            .ok_or_else(|| Error::input(&pod.name, "is too long for a pod's name", "shorten it"))?;
-        // First: by it, `recover_pods` finds what an agent that is killed has written.
-        self.maps
-            .pod_records
-            .insert(cookie, record, 0)
-            .tried(|| "write the map POD_RECORDS")?;
-        let (entry, locals) = addressed(pod, PodEntry::new(cookie, slot, pod.sidecar_uid));
-        self.add_locals(&locals)?;
-        self.set_pod(cookie, entry)
-    }
-
-    fn add_locals(&mut self, keys: &[LocalKey]) -> Result<()> {
-        for key in keys {
-            self.maps
-                .locals
-                .insert(key, 1, 0)
-                .tried(|| "write the map LOCALS")?;
-        }
-        Ok(())
-    }
-
-    fn set_pod(&mut self, cookie: u64, entry: PodEntry) -> Result<()> {
-        self.maps
-            .pods
-            .insert(cookie, entry, 0)
-            .tried(|| "write the map PODS")
+        self.detach_unused_cgroups()
     }
 
     /// Removes every entry that is about a pod.
-    fn undescribe(&mut self, cookie: u64) -> Result<()> {
-        let entry = self.pod_by_cookie(cookie)?;
+    pub(super) fn undescribe(&mut self, cookie: u64) -> Result<()> {
+        let entry = self.maps.pod(cookie)?;
+        let record = self.maps.record(cookie)?;
         found(self.maps.pods.remove(&cookie)).tried(|| "remove from the map PODS")?;
-        if let Some(entry) = entry {
-            self.set_policy(entry.slot(), PolicyWord::default())?;
-            self.zero_counters(entry.slot())?;
+        let slot = record
+            .map(|record| record.slot())
+            .or(entry.map(|entry| entry.slot()));
+        if let Some(slot) = slot.filter(|slot| *slot < MAX_PODS) {
+            self.maps.set_policy(slot, PolicyWord::default())?;
+            self.maps.zero_counters(slot)?;
         }
         macro_rules! remove_keys_of_pod {
             ($map:ident) => {
@@ -248,79 +176,140 @@ impl Ebpf {
         remove_keys_of_pod!(handshakes);
         remove_keys_of_pod!(listeners);
         found(self.maps.pod_records.remove(&cookie)).tried(|| "remove from the map POD_RECORDS")?;
+        self.pass.borrow_mut().forget_pods();
         Ok(())
     }
 
-    fn record(&self, pod: &Pod) -> Result<PodRecord> {
-        self.maps
-            .pod_records
-            .get(&pod.netns.cookie()?, 0)
-            .tried(|| "read the map POD_RECORDS")
+    /// A slot that no pod has.
+    pub(super) fn free_slot(&self) -> Result<u32> {
+        let mut pass = self.pass.borrow_mut();
+        let used = if let Some(used) = &mut pass.slots {
+            used
+        } else {
+            let records = self.records()?;
+            let used = records.iter().map(|(_, record)| record.slot());
+            pass.slots.insert(used.collect())
+        };
+        let free = (0..MAX_PODS).find(|slot| !used.contains(slot));
+        let free = free.ok_or_else(|| Error::State {
+            path: self.state.path().into(),
+            problem: format!("{MAX_PODS} pods are attached, which is as many as there is room for"),
+            advice: "detach some".into(),
+        })?;
+        used.insert(free);
+        Ok(free)
+    }
+}
+
+impl Maps {
+    /// What programs know of a pod.
+    pub fn pod(&self, netns_cookie: u64) -> Result<Option<PodEntry>> {
+        found(self.pods.get(&netns_cookie, 0)).tried(|| "read the map PODS")
     }
 
-    fn check_same_name(&self, pod: &Pod) -> Result<()> {
-        let record = self.record(pod)?;
-        if record.name() != pod.name {
-            return Err(Error::input(
-                format!("--pod {}", pod.name),
-                format!("this network namespace is attached as {}", record.name()),
-                format!("give --pod {}, or detach it first", record.name()),
-            ));
-        }
-        Ok(())
+    /// What the agent knows of a pod.
+    pub fn record(&self, netns_cookie: u64) -> Result<Option<PodRecord>> {
+        found(self.pod_records.get(&netns_cookie, 0)).tried(|| "read the map POD_RECORDS")
     }
 
-    fn check_same_pod(&self, pod: &Pod) -> Result<()> {
-        self.check_same_name(pod)?;
-        if self.record(pod)?.cgroup() != pod.cgroup.id()? {
-            return Err(Error::input(
-                format!("--cgroup {}", pod.cgroup.path().display()),
-                format!("{} is attached to another cgroup", pod.name),
-                "give that one, or detach the pod first",
-            ));
-        }
-        Ok(())
+    pub fn set_record(&mut self, netns_cookie: u64, record: &PodRecord) -> Result<()> {
+        self.pod_records
+            .insert(netns_cookie, record, 0)
+            .tried(|| "write the map POD_RECORDS")
     }
 
-    fn free_slot(&self) -> Result<u32> {
-        let used: BTreeSet<u32> = self
-            .maps
-            .pods
-            .iter()
-            .map(|entry| entry.map(|(_, pod)| pod.slot()))
-            .collect::<Result<_, _>>()
-            .tried(|| "read the map PODS")?;
-        (0..MAX_PODS)
-            .find(|slot| !used.contains(slot))
-            .ok_or_else(|| Error::State {
-                path: self.state.path().into(),
-                problem: format!(
-                    "{MAX_PODS} pods are attached, which is as many as there is room for"
-                ),
-                advice: "detach some".into(),
-            })
+    /// The policy that a pod goes by.
+    pub fn policy(&self, slot: u32) -> Result<PolicyWord> {
+        self.policy_in_force
+            .get(&slot, 0)
+            .tried(|| "read the map POLICY_IN_FORCE")
     }
 
-    fn set_policy(&mut self, slot: u32, word: PolicyWord) -> Result<()> {
-        self.maps
-            .policy_in_force
+    pub fn set_policy(&mut self, slot: u32, word: PolicyWord) -> Result<()> {
+        self.policy_in_force
             .set(slot, word, 0)
             .tried(|| "write the map POLICY_IN_FORCE")
     }
 
-    fn zero_counters(&mut self, slot: u32) -> Result<()> {
-        self.maps
-            .handshakes_of_pod
+    /// Describes a pod to the programs; says whether anything was otherwise before.
+    pub fn describe(&mut self, pod: &Pod, slot: u32, word: PolicyWord) -> Result<bool> {
+        let cookie = pod.netns.cookie()?;
+        let (entry, wanted) = addressed(pod, PodEntry::new(cookie, slot, pod.sidecar_uid));
+        let mut is_changed = false;
+        if self.policy(slot)? != word {
+            self.set_policy(slot, word)?;
+            is_changed = true;
+        }
+        let before = self.pod(cookie)?;
+        // At every moment, what is the pod's own both before and after is known to be.
+        for key in &wanted {
+            if found(self.locals.get(key, 0))
+                .tried(|| "read the map LOCALS")?
+                .is_none()
+            {
+                is_changed = true;
+                self.locals
+                    .insert(key, 1, 0)
+                    .tried(|| "write the map LOCALS")?;
+            }
+        }
+        if before != Some(entry) {
+            is_changed = true;
+            self.pods
+                .insert(cookie, entry, 0)
+                .tried(|| "write the map PODS")?;
+        }
+        if before.is_some() {
+            is_changed |= self.forget_addresses(cookie, &wanted)?;
+        }
+        Ok(is_changed)
+    }
+
+    /// Whether the programs know a pod by the addresses and the sidecar's user that it has.
+    pub fn is_described(&self, pod: &Pod, entry: &PodEntry) -> Result<bool> {
+        let before = PodEntry::new(entry.netns_cookie(), entry.slot(), pod.sidecar_uid);
+        let (wanted, locals) = addressed(pod, before);
+        if wanted != *entry {
+            return Ok(false);
+        }
+        for key in &locals {
+            let there = found(self.locals.get(key, 0)).tried(|| "read the map LOCALS")?;
+            if there.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Zeroes what was counted for the pod that had a slot before.
+    pub fn zero_counters(&mut self, slot: u32) -> Result<()> {
+        self.handshakes_of_pod
             .set(slot, 0, 0)
             .tried(|| "write the map HANDSHAKES_OF_POD")?;
         let cpus = nr_cpus()
             .map_err(|(_, error)| error)
             .tried(|| "count the CPUs")?;
         let zero = PerCpuValues::try_from(vec![Counters::ZERO; cpus]).tried(|| "count the CPUs")?;
-        self.maps
-            .counters
+        self.counters
             .set(slot, zero, 0)
             .tried(|| "write the map COUNTERS")
+    }
+
+    fn forget_addresses(&mut self, cookie: u64, wanted: &[LocalKey]) -> Result<bool> {
+        let unwanted: Vec<LocalKey> = self
+            .locals
+            .keys()
+            .filter(|key| {
+                key.as_ref().map_or(true, |key| {
+                    key.netns_cookie() == cookie && !wanted.contains(key)
+                })
+            })
+            .collect::<Result<_, _>>()
+            .tried(|| "read the map LOCALS")?;
+        for key in &unwanted {
+            found(self.locals.remove(key)).tried(|| "remove from the map LOCALS")?;
+        }
+        Ok(!unwanted.is_empty())
     }
 }
 

@@ -2,35 +2,40 @@
 //! last of them has gone on to another.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     thread,
     time::Duration,
 };
 
 use aya::maps::lpm_trie::Key;
-use osm_ebpf_common::maps::{PolicyRecord, PolicyWord, PortPageKey, RangeKey};
+use osm_ebpf_common::{
+    address::Address,
+    maps::{PolicyRecord, PolicyWord, PortPageKey, RangeKey},
+};
 
 use super::{Ebpf, found};
 use crate::{
     error::{Result, Tried as _},
-    policy::Policy,
+    policy::{Policy, Range},
     sys,
 };
 
 const NO_PROGRAM_RUNS_SO_LONG: Duration = Duration::from_millis(100);
 
 impl Ebpf {
-    /// The word that puts a policy in force. It is written first where it is not there yet.
+    /// The word that puts a policy in force. It is written first where it is not there yet, and
+    /// written again where something of it was removed.
     pub(super) fn ensure_policy(&mut self, policy: &Policy) -> Result<PolicyWord> {
         if policy.is_empty() {
             return Ok(policy.word(0));
         }
         let digest = policy.digest();
-        for entry in &self.maps.policies {
-            let (id, record) = entry.tried(|| "read the map POLICIES")?;
-            if record.digest == digest {
-                return Ok(policy.word(id));
+        if let Some(id) = self.policy_id(&digest)? {
+            if !self.policy_faults(id, policy)?.is_empty() {
+                self.write_lists(id, policy)?;
+                self.remove_unwanted(id, policy)?;
             }
+            return Ok(policy.word(id));
         }
         let id = self.stage(policy)?;
         let record = PolicyRecord { digest };
@@ -40,6 +45,96 @@ impl Ebpf {
             .tried(|| "write the map POLICIES")?;
         self.set_staged(0)?;
         Ok(policy.word(id))
+    }
+
+    /// The id of the policy with that digest.
+    pub(super) fn policy_id(&self, digest: &[u8; 32]) -> Result<Option<u32>> {
+        for entry in &self.maps.policies {
+            let (id, record) = entry.tried(|| "read the map POLICIES")?;
+            if record.digest == *digest {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// How the maps differ from what [`Self::write_lists`] makes of them, in words.
+    pub(super) fn policy_faults(&self, id: u32, policy: &Policy) -> Result<Vec<String>> {
+        if let Some(faults) = self.pass.borrow().policies.get(&id) {
+            return Ok(faults.clone());
+        }
+        let mut faults = Vec::new();
+        let (mut ranges, mut pages) = (0, 0);
+        for range in policy.ranges() {
+            let key = range_key(id, range);
+            // A look-up finds the longest range that holds this one.
+            let there = found(self.maps.ranges.get(&key, 0)).tried(|| "read the map RANGES")?;
+            if there != Some(range.entry()) {
+                faults.push(format!(
+                    "the range {}/{} was missing",
+                    range.address(),
+                    range.length()
+                ));
+            }
+            ranges += 1;
+        }
+        for (direction, first_port, page) in policy.port_pages() {
+            let key = PortPageKey::new(id, direction, first_port);
+            let there =
+                found(self.maps.port_pages.get(&key, 0)).tried(|| "read the map PORT_PAGES")?;
+            if there != Some(*page) {
+                faults.push(format!(
+                    "ports from {first_port} on were not as they were written"
+                ));
+            }
+            pages += 1;
+        }
+        let counted = self.counted_entries(id)?;
+        if faults.is_empty() && counted != (ranges, pages) {
+            faults.push(format!(
+                "{} ranges and {} pages of ports were in the maps, not {ranges} and {pages}",
+                counted.0, counted.1
+            ));
+        }
+        let mut pass = self.pass.borrow_mut();
+        pass.policies.insert(id, faults.clone());
+        Ok(faults)
+    }
+
+    /// How many ranges and pages there are under an id.
+    fn counted_entries(&self, id: u32) -> Result<(usize, usize)> {
+        if let Some(counted) = &self.pass.borrow().entries {
+            return Ok(counted.get(&id).copied().unwrap_or_default());
+        }
+        let mut counted: HashMap<u32, (usize, usize)> = HashMap::new();
+        for key in self.maps.ranges.keys() {
+            let key = key.tried(|| "read the map RANGES")?;
+            counted.entry(key.data().policy()).or_default().0 += 1;
+        }
+        for key in self.maps.port_pages.keys() {
+            let key = key.tried(|| "read the map PORT_PAGES")?;
+            counted.entry(key.policy()).or_default().1 += 1;
+        }
+        let of_id = counted.get(&id).copied().unwrap_or_default();
+        self.pass.borrow_mut().entries = Some(counted);
+        Ok(of_id)
+    }
+
+    fn remove_unwanted(&mut self, id: u32, policy: &Policy) -> Result<()> {
+        let ranges: HashSet<(u32, Address)> = policy
+            .ranges()
+            .iter()
+            .map(|range| (range_key(id, range).prefix_len(), range.address()))
+            .collect();
+        let pages: HashSet<PortPageKey> = policy
+            .port_pages()
+            .map(|(direction, first_port, _)| PortPageKey::new(id, direction, first_port))
+            .collect();
+        self.remove_lists(
+            id,
+            |key| !ranges.contains(&(key.prefix_len(), key.data().address())),
+            |key| !pages.contains(key),
+        )
     }
 
     /// Removes the policies that no pod goes by any more.
@@ -67,7 +162,7 @@ impl Ebpf {
                 .policies
                 .remove(&id)
                 .tried(|| "write the map POLICIES")?;
-            self.remove_lists(id)?;
+            self.remove_all_lists(id)?;
             self.set_staged(0)?;
         }
         self.collect_interfaces()
@@ -83,7 +178,7 @@ impl Ebpf {
             .tried(|| "read the map POLICIES")?
             .is_some();
         if !complete {
-            self.remove_lists(staged)?;
+            self.remove_all_lists(staged)?;
         }
         self.set_staged(0)
     }
@@ -98,7 +193,7 @@ impl Ebpf {
         let written = self.write_lists(id, policy);
         if written.is_err() {
             // The error that is reported is the first one; `recover_policies` tries again.
-            if self.remove_lists(id).is_ok() {
+            if self.remove_all_lists(id).is_ok() {
                 let _ = self.set_staged(0);
             }
         }
@@ -106,9 +201,9 @@ impl Ebpf {
     }
 
     fn write_lists(&mut self, id: u32, policy: &Policy) -> Result<()> {
+        self.pass.borrow_mut().forget_lists();
         for range in policy.ranges() {
-            let length = RangeKey::POLICY_LENGTH + u32::from(range.length());
-            let key = Key::new(length, RangeKey::new(id, range.address()));
+            let key = range_key(id, range);
             self.maps
                 .ranges
                 .insert(&key, range.entry(), 0)
@@ -124,12 +219,26 @@ impl Ebpf {
         Ok(())
     }
 
-    fn remove_lists(&mut self, id: u32) -> Result<()> {
+    fn remove_all_lists(&mut self, id: u32) -> Result<()> {
+        self.remove_lists(id, |_| true, |_| true)
+    }
+
+    fn remove_lists(
+        &mut self,
+        id: u32,
+        is_range_unwanted: impl Fn(&Key<RangeKey>) -> bool,
+        is_page_unwanted: impl Fn(&PortPageKey) -> bool,
+    ) -> Result<()> {
+        self.pass.borrow_mut().forget_lists();
         let ranges: Vec<_> = self
             .maps
             .ranges
             .keys()
-            .filter(|key| key.as_ref().map_or(true, |key| key.data().policy() == id))
+            .filter(|key| {
+                key.as_ref().map_or(true, |key| {
+                    key.data().policy() == id && is_range_unwanted(key)
+                })
+            })
             .collect::<Result<_, _>>()
             .tried(|| "read the map RANGES")?;
         for key in ranges {
@@ -139,7 +248,10 @@ impl Ebpf {
             .maps
             .port_pages
             .keys()
-            .filter(|key| key.as_ref().map_or(true, |key| key.policy() == id))
+            .filter(|key| {
+                key.as_ref()
+                    .map_or(true, |key| key.policy() == id && is_page_unwanted(key))
+            })
             .collect::<Result<_, _>>()
             .tried(|| "read the map PORT_PAGES")?;
         for key in pages {
@@ -172,4 +284,9 @@ impl Ebpf {
         meta.staged_policy = id;
         self.maps.set_meta(meta)
     }
+}
+
+fn range_key(id: u32, range: &Range) -> Key<RangeKey> {
+    let length = RangeKey::POLICY_LENGTH + u32::from(range.length());
+    Key::new(length, RangeKey::new(id, range.address()))
 }

@@ -1,29 +1,69 @@
 //! The state directory: a place in a bpffs, one process at a time.
 //!
 //! ```text
-//! <state dir>/maps/<MAP>             shared maps
-//! <state dir>/programs/<program>     shared programs
-//! <state dir>/pods/<cookie>/<link>   a pod's links, put there by one rename
-//! <state dir>/staging/<cookie>/      a pod being enrolled; of no worth after a crash
+//! <state dir>/maps/<MAP>                       maps that all versions of the agent share
+//! <state dir>/versions/<version>/<MAP>         maps of one version, or of one layout
+//! <state dir>/versions/<version>/<program>     programs of one version
+//! <state dir>/pods/<cookie>/<link>             a pod's links, put there by one rename
+//! <state dir>/cgroups/<id>/<link>              links of a cgroup that several pods share
+//! <state dir>/staging/<any of these>/          what is being made; of no worth after a crash
 //! ```
 
 use std::{
     ffi::OsStr,
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use super::{
-    links::{self, CGROUP_HOOKS},
-    maps::NAMES,
+    links,
+    maps::SHARED,
     place::{self, BPFFS},
 };
 use crate::error::{Error, Result, Tried as _};
 
 /// Where the state is unless something else is said.
 pub const DEFAULT_STATE_DIR: &str = "/sys/fs/bpf/osm";
+
+/// How long to wait for another process that works on the directory.
+#[derive(Clone, Copy, Debug)]
+pub enum Patience {
+    /// As long as a command of another process may take.
+    Command,
+    /// Not longer than one that is just ending takes: who has it stays.
+    Agent,
+}
+
+impl Patience {
+    const fn limit(self) -> Duration {
+        match self {
+            Self::Command => Duration::from_secs(10),
+            Self::Agent => Duration::from_secs(1),
+        }
+    }
+
+    fn exhausted(self, path: &Path) -> Error {
+        let (problem, advice) = match self {
+            Self::Command => (
+                "another osm-agent works on this state directory",
+                "if `osm-agent run` serves this node, change its sources instead, or stop it first",
+            ),
+            Self::Agent => (
+                "another agent runs on this state directory",
+                "stop that one first, or give --state-dir another one",
+            ),
+        };
+        Error::State {
+            path: path.into(),
+            problem: problem.into(),
+            advice: advice.into(),
+        }
+    }
+}
 
 /// A state directory, locked.
 #[derive(Debug)]
@@ -37,25 +77,25 @@ impl StateDir {
     /// Opens and locks a state directory, made and mounted as needed.
     ///
     /// # Errors
-    /// Where the directory or the mount can't be made.
-    pub fn create(path: &Path) -> Result<Self> {
+    /// Where the directory or the mount can't be made, or another process keeps it.
+    pub fn create(path: &Path, patience: Patience) -> Result<Self> {
         let path = &std::path::absolute(path).tried(|| format!("resolve {}", path.display()))?;
         loop {
             place::prepare(path)?;
             fs::create_dir_all(path).tried(|| format!("create {}", path.display()))?;
-            if let Some(state) = Self::open(path)? {
+            if let Some(state) = Self::open(path, patience)? {
                 return Ok(state);
             }
             // Another process has just removed it, as the last pod was withdrawn.
         }
     }
 
-    /// Makes the four directories, where they are not there.
+    /// Makes the directories, where they are not there.
     ///
     /// # Errors
     /// Where one can't be made.
     pub fn make_directories(&self) -> Result<()> {
-        for directory in [self.maps(), self.programs(), self.pods(), self.staging()] {
+        for directory in self.directories() {
             fs::create_dir_all(&directory).tried(|| format!("create {}", directory.display()))?;
         }
         Ok(())
@@ -64,8 +104,8 @@ impl StateDir {
     /// Opens and locks a state directory, if it is there.
     ///
     /// # Errors
-    /// Where it is there and is no directory of a bpffs.
-    pub fn open(path: &Path) -> Result<Option<Self>> {
+    /// Where it is there and is no directory of a bpffs, or another process keeps it.
+    pub fn open(path: &Path, patience: Patience) -> Result<Option<Self>> {
         let lock = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -82,7 +122,7 @@ impl StateDir {
         if !path.is_dir() {
             return Err(place::not_a_directory(path, path));
         }
-        lock.lock().tried(|| format!("lock {}", path.display()))?;
+        wait_for(&lock, path, patience)?;
         // What was locked may have been removed while this process waited.
         let locked = lock.metadata().tried(|| "read the lock's inode")?;
         match fs::metadata(path) {
@@ -99,9 +139,14 @@ impl StateDir {
         self.path.join("maps")
     }
 
-    /// Where the shared programs are pinned.
-    pub fn programs(&self) -> PathBuf {
-        self.path.join("programs")
+    /// Where versions keep their own maps and programs.
+    pub fn versions(&self) -> PathBuf {
+        self.path.join("versions")
+    }
+
+    /// Where one version keeps its own maps and programs.
+    pub fn version(&self, version: u64) -> PathBuf {
+        self.versions().join(file_name(version))
     }
 
     /// Where the pods' links are pinned.
@@ -109,19 +154,57 @@ impl StateDir {
         self.path.join("pods")
     }
 
-    /// Where the links of a pod that is being enrolled are pinned.
+    /// Where the links of cgroups are pinned that several pods share.
+    pub fn cgroups(&self) -> PathBuf {
+        self.path.join("cgroups")
+    }
+
+    /// The directory of one such cgroup.
+    pub fn cgroup(&self, id: u64) -> PathBuf {
+        self.cgroups().join(file_name(id))
+    }
+
+    /// Where things are pinned that are being made.
     pub fn staging(&self) -> PathBuf {
         self.path.join("staging")
     }
 
     /// The directory of one pod. bpffs allows no dots in names, so it is not the pod's name.
     pub fn pod(&self, netns_cookie: u64) -> PathBuf {
-        self.pods().join(pod_file_name(netns_cookie))
+        self.pods().join(file_name(netns_cookie))
     }
 
-    /// The directory of one pod that is being enrolled.
-    pub fn staged_pod(&self, netns_cookie: u64) -> PathBuf {
-        self.staging().join(pod_file_name(netns_cookie))
+    /// Where something is made that [`Self::publish`] puts where it belongs.
+    ///
+    /// # Errors
+    /// Where what an earlier attempt left can't be removed.
+    pub fn stage(&self, published: &Path) -> Result<PathBuf> {
+        let staged = self
+            .staging()
+            .join(published.file_name().unwrap_or_default());
+        links::detach(&staged)?;
+        remove_all(&staged)?;
+        fs::create_dir_all(&staged).tried(|| format!("create {}", staged.display()))?;
+        Ok(staged)
+    }
+
+    /// Puts what was made where it belongs, at once.
+    ///
+    /// # Errors
+    /// Where something is there.
+    #[expect(clippy::unused_self, reason = "whoever has it holds the lock")]
+    pub fn publish(&self, staged: &Path, published: &Path) -> Result<()> {
+        fs::rename(staged, published).tried(|| format!("create {}", published.display()))
+    }
+
+    fn directories(&self) -> [PathBuf; 5] {
+        [
+            self.maps(),
+            self.versions(),
+            self.pods(),
+            self.cgroups(),
+            self.staging(),
+        ]
     }
 
     /// The directory itself.
@@ -129,20 +212,38 @@ impl StateDir {
         &self.path
     }
 
-    /// How many pods have links here.
+    /// The pods that have links here, by their netns cookies.
     ///
     /// # Errors
     /// Where the directory can't be read.
-    pub fn count_pods(&self) -> Result<usize> {
-        Ok(self.pod_directories(&self.pods())?.len())
+    pub fn linked_pods(&self) -> Result<Vec<u64>> {
+        self.numbered(&self.pods())
     }
 
-    /// The pods that were being enrolled when an agent was killed.
+    /// The directories in one of the directories that are called by numbers.
     ///
     /// # Errors
-    /// Where the directory can't be read.
-    pub fn staged_pods(&self) -> Result<Vec<PathBuf>> {
-        self.pod_directories(&self.staging())
+    /// Where it can't be read.
+    #[expect(clippy::unused_self, reason = "whoever has it holds the lock")]
+    pub fn numbered(&self, directory: &Path) -> Result<Vec<u64>> {
+        let found = entries(directory)?.into_iter();
+        let directories = found.filter(|path| path.is_dir());
+        Ok(directories
+            .filter_map(|path| number_of(name_of(&path)?))
+            .collect())
+    }
+
+    /// Undoes what an agent that was killed was making.
+    ///
+    /// # Errors
+    /// Where a part of it can't be removed.
+    pub fn empty_staging(&self) -> Result<()> {
+        for number in self.numbered(&self.staging())? {
+            let staged = self.staging().join(file_name(number));
+            links::detach(&staged)?;
+            remove_all(&staged)?;
+        }
+        Ok(())
     }
 
     /// Refuses a directory in which somebody else keeps things where ours would go.
@@ -150,20 +251,9 @@ impl StateDir {
     /// # Errors
     /// Says which.
     pub fn refuse_foreign(&self) -> Result<()> {
-        let mut foreign = foreign_in(&self.maps(), |name| NAMES.contains(&name))?;
-        if foreign.is_none() {
-            foreign = foreign_in(&self.programs(), is_program)?;
-        }
-        for directory in [self.pods(), self.staging()] {
-            if foreign.is_none() {
-                foreign = foreign_in(&directory, is_pod_file_name)?;
-            }
-            if foreign.is_some() {
-                break;
-            }
-            for pod in self.pod_directories(&directory)? {
-                foreign = foreign.or(foreign_in(&pod, is_link)?);
-            }
+        let mut foreign = foreign_in(&self.maps(), is_shared_map)?;
+        for directory in self.directories().into_iter().skip(1) {
+            foreign = foreign.or(foreign_in(&directory, |name| number_of(name).is_some())?);
         }
         let Some(foreign) = foreign else {
             return Ok(());
@@ -190,22 +280,31 @@ impl StateDir {
     /// # Errors
     /// Where a part of it can't be removed.
     pub fn remove_contents(&self) -> Result<()> {
-        for directory in [self.pods(), self.staging()] {
-            for pod in self.pod_directories(&directory)? {
-                remove_pins(&pod, links::names())?;
+        for directory in [self.pods(), self.cgroups(), self.staging(), self.versions()] {
+            for number in self.numbered(&directory)? {
+                let below = directory.join(file_name(number));
+                remove_pins(&below, entries(&below)?.iter().filter_map(|it| name_of(it)))?;
             }
             remove_empty(&directory)?;
         }
-        let programs = CGROUP_HOOKS.iter().map(|hook| hook.program);
-        remove_pins(&self.programs(), programs)?;
-        remove_pins(&self.maps(), NAMES)
+        remove_pins(&self.maps(), SHARED.iter().map(|map| map.name))
     }
+}
 
-    #[expect(clippy::unused_self, reason = "whoever has it holds the lock")]
-    fn pod_directories(&self, directory: &Path) -> Result<Vec<PathBuf>> {
-        let mut found = entries(directory)?;
-        found.retain(|path| name_of(path).is_some_and(is_pod_file_name) && path.is_dir());
-        Ok(found)
+/// Waits until no other process works on a directory.
+fn wait_for(lock: &File, path: &Path, patience: Patience) -> Result<()> {
+    let deadline = Instant::now() + patience.limit();
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if Instant::now() > deadline => {
+                return Err(patience.exhausted(path));
+            }
+            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(5)),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).tried(|| format!("lock {}", path.display()));
+            }
+        }
     }
 }
 
@@ -213,7 +312,7 @@ impl StateDir {
 ///
 /// # Errors
 /// Where one is there and can't be removed.
-pub fn remove_pins(directory: &Path, names: impl IntoIterator<Item = &'static str>) -> Result<()> {
+pub fn remove_pins<'a>(directory: &Path, names: impl IntoIterator<Item = &'a str>) -> Result<()> {
     for name in names {
         let path = directory.join(name);
         match fs::remove_file(&path) {
@@ -226,8 +325,19 @@ pub fn remove_pins(directory: &Path, names: impl IntoIterator<Item = &'static st
     remove_empty(directory)
 }
 
+/// Removes a directory of the agent's own, with all its pins.
+///
+/// # Errors
+/// Where one is there and can't be removed.
+pub fn remove_all(directory: &Path) -> Result<()> {
+    remove_pins(
+        directory,
+        entries(directory)?.iter().filter_map(|path| name_of(path)),
+    )
+}
+
 /// Removes a directory, unless it is not there, in use, or holds what is not ours.
-fn remove_empty(directory: &Path) -> Result<()> {
+pub fn remove_empty(directory: &Path) -> Result<()> {
     match fs::remove_dir(directory) {
         Err(error)
             if !is_absent(&error)
@@ -247,7 +357,7 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 /// What is in a directory, if it is there.
-fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
+pub fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     let tried = || format!("read {}", directory.display());
     match fs::read_dir(directory) {
         Ok(entries) => entries
@@ -270,23 +380,23 @@ fn foreign_in(directory: &Path, is_ours: impl Fn(&str) -> bool) -> Result<Option
         .find(|path| !name_of(path).is_some_and(&is_ours)))
 }
 
-fn name_of(path: &Path) -> Option<&str> {
+/// The last part of a path.
+pub fn name_of(path: &Path) -> Option<&str> {
     path.file_name().and_then(OsStr::to_str)
 }
 
-fn is_program(name: &str) -> bool {
-    CGROUP_HOOKS.iter().any(|hook| hook.program == name)
+fn is_shared_map(name: &str) -> bool {
+    SHARED.iter().any(|map| map.name == name)
 }
 
-fn is_link(name: &str) -> bool {
-    links::names().any(|link| link == name)
+fn file_name(number: u64) -> String {
+    format!("{number:016x}")
 }
 
-fn pod_file_name(netns_cookie: u64) -> String {
-    format!("{netns_cookie:016x}")
-}
-
-fn is_pod_file_name(name: &str) -> bool {
+/// The number that a file is called by, if it is.
+pub fn number_of(name: &str) -> Option<u64> {
     let is_digit = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
-    name.len() == 16 && name.chars().all(is_digit)
+    (name.len() == 16 && name.chars().all(is_digit))
+        .then(|| u64::from_str_radix(name, 16).ok())
+        .flatten()
 }

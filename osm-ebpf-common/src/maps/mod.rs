@@ -8,7 +8,7 @@ mod socket;
 
 use crate::reason::COUNTERS;
 
-pub use agent::{Meta, PodRecord, PolicyRecord};
+pub use agent::{Meta, PodRecord, PolicyRecord, State};
 pub use pod::{LocalKey, PodEntry};
 pub use policy::{
     InterfaceKey, PolicyWord, PortPage, PortPageKey, RangeEntry, RangeKey, RouteEntry, RouteKey,

@@ -8,6 +8,8 @@ use crate::address::Address;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct PodEntry {
+    #[cfg(feature = "next-layout")]
+    _reserved: [u64; 2],
     netns_cookie: u64,
     slot: u32,
     sidecar_uid: u32,
@@ -27,6 +29,8 @@ impl PodEntry {
     #[must_use]
     pub const fn new(netns_cookie: u64, slot: u32, sidecar_uid: u32) -> Self {
         Self {
+            #[cfg(feature = "next-layout")]
+            _reserved: [0; 2],
             netns_cookie,
             slot,
             sidecar_uid,
@@ -135,6 +139,7 @@ impl LocalKey {
 }
 
 const _: () = {
-    assert!(size_of::<PodEntry>() == 56 && align_of::<PodEntry>() == 8);
+    let reserved = if cfg!(feature = "next-layout") { 16 } else { 0 };
+    assert!(size_of::<PodEntry>() == 56 + reserved && align_of::<PodEntry>() == 8);
     assert!(size_of::<LocalKey>() == 24);
 };

@@ -63,6 +63,8 @@ impl PolicyWord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct RangeKey {
+    #[cfg(feature = "next-layout")]
+    _reserved: u32,
     policy: u32,
     address: Address,
 }
@@ -70,7 +72,11 @@ pub struct RangeKey {
 impl RangeKey {
     /// How many bits of a key the policy takes: the prefix length of a range that holds
     /// every address.
-    pub const POLICY_LENGTH: u32 = 32;
+    pub const POLICY_LENGTH: u32 = if cfg!(feature = "next-layout") {
+        64
+    } else {
+        32
+    };
     /// The prefix length of a key whose address is matched whole.
     pub const FULL_LENGTH: u32 = Self::POLICY_LENGTH + 128;
 
@@ -78,7 +84,12 @@ impl RangeKey {
     #[inline(always)]
     #[must_use]
     pub const fn new(policy: u32, address: Address) -> Self {
-        Self { policy, address }
+        Self {
+            #[cfg(feature = "next-layout")]
+            _reserved: 0,
+            policy,
+            address,
+        }
     }
 
     /// The policy the range belongs to.
@@ -274,7 +285,8 @@ impl PortPage {
 
 const _: () = {
     assert!(size_of::<PolicyWord>() == 8 && align_of::<PolicyWord>() == 8);
-    assert!(size_of::<RangeKey>() == 20 && align_of::<RangeKey>() == 4);
+    let reserved = if cfg!(feature = "next-layout") { 4 } else { 0 };
+    assert!(size_of::<RangeKey>() == 20 + reserved && align_of::<RangeKey>() == 4);
     assert!(size_of::<RangeEntry>() == 4);
     assert!(size_of::<InterfaceKey>() == 16);
     assert!(size_of::<RouteKey>() == 32 && size_of::<RouteEntry>() == 4);

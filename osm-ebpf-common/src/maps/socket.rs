@@ -185,6 +185,12 @@ impl ListenerKey {
     pub const fn netns_cookie(&self) -> u64 {
         self.netns_cookie
     }
+
+    /// Which connections it is for.
+    #[must_use]
+    pub const fn is_for(&self, direction: Direction) -> bool {
+        self.direction == direction as u16
+    }
 }
 
 const _: () = {

@@ -15,7 +15,7 @@ fn lost_maps_do_not_release_pods_in_silence() {
     let Some(mesh) = Mesh::attached(&Lists::default()) else {
         return;
     };
-    fs::remove_file(mesh.agent.state().path().join("maps/META")).expect("a pin");
+    fs::remove_file(mesh.agent.state().path().join("maps/STATE")).expect("a pin");
     let before = mesh.agent.state().pins();
     let words = ["maps are missing while 1 pods are attached"];
     expect_error(&mesh.attach(&Lists::default()), 1, &words);
@@ -48,7 +48,8 @@ fn pins_of_somebody_else_are_refused_untouched() {
     }
     for place in [
         "maps/theirs",
-        "programs/theirs",
+        "versions/theirs",
+        "cgroups/theirs",
         "pods/theirs",
         "staging/theirs",
         "pods/00000000000000aa/theirs",

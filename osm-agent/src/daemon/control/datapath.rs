@@ -31,7 +31,7 @@ impl Datapath {
     /// Where another agent has it, or it is none that this version understands. A kernel that
     /// can't do eBPF is no error.
     pub(super) fn open(state_dir: &Path, iptables: Iptables) -> Result<Self> {
-        let ebpf = match Ebpf::open(state_dir) {
+        let ebpf = match Ebpf::open_exclusive(state_dir) {
             Ok(ebpf) => Ok(ebpf),
             Err(error) if error.is_unsupported() => Err(error.to_string()),
             Err(error) => return Err(error),

@@ -27,7 +27,7 @@ impl Objects {
         let pins = state.pins();
         let maps: BTreeSet<_> = pins
             .iter()
-            .filter(|pin| pin.starts_with("maps"))
+            .filter(|pin| !pin.starts_with("pods"))
             .filter_map(|pin| MapInfo::from_pin(state.path().join(pin)).ok())
             .map(|map| map.id())
             .collect();
