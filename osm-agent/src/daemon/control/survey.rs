@@ -179,10 +179,12 @@ impl Control {
             .collect();
         for record in unknown {
             let pod = record.netns_cookie;
-            if !record.is_gone && self.is_kept(&record, survey) {
-                if !survey.missing.contains(&record.name) {
-                    self.adopt(&record, index, survey);
-                }
+            // A namespace of which no program is left may be gone, or somebody has detached it.
+            if self.is_kept(&record, survey)
+                && (survey.missing.contains(&record.name) && !record.is_gone
+                    || self.adopt(&record, index, survey)
+                    || !record.is_gone)
+            {
                 continue;
             }
             let real = Real {
@@ -202,8 +204,8 @@ impl Control {
     }
 
     /// Keeps a pod intercepted that the kernel knows: by the mesh's lists where nobody will
-    /// ever say more, else as it is until somebody has.
-    fn adopt(&mut self, record: &Intercepted, index: &Index, survey: &mut Survey) {
+    /// ever say more, else as it is until somebody has. Says whether it was found.
+    fn adopt(&mut self, record: &Intercepted, index: &Index, survey: &mut Survey) -> bool {
         let key = format!("netns-{}", record.netns_cookie);
         let spec = PodSpec {
             name: record.name.clone(),
@@ -221,13 +223,14 @@ impl Control {
         );
         let Whereabouts::Found(pod) = whereabouts else {
             // Its processes have ended, or not begun; the namespace says when it is over.
-            return;
+            return false;
         };
         let mut wanted = self.lists_of(&key, &spec);
         if !self.knowledge.is_synced() {
             wanted.policy = None;
         }
         self.add(&key, pod, wanted, true, survey);
+        true
     }
 
     /// Puts a pod that was found into the survey.
