@@ -41,6 +41,40 @@ fn agent_that_is_told_to_end_says_so_and_succeeds() {
 }
 
 #[test]
+fn agent_whose_sources_have_spoken_is_ready_and_has_made_passes() {
+    let Some(service) = Service::start(&[], &[]) else {
+        return;
+    };
+    let since = Instant::now();
+    while service.get("/readyz").0 != 200 {
+        assert!(since.elapsed() < HANG, "{:?}", service.get("/readyz"));
+        thread::sleep(Duration::from_millis(5));
+    }
+    let metrics = service.get("/metrics").1;
+    let passes = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("osm_passes_total "));
+    assert!(passes.is_some_and(|it| it != "0"), "{metrics}");
+}
+
+#[test]
+#[ignore = "a second agent waits for the state's lock for ever, without a word"]
+fn second_agent_for_the_same_state_is_told_of_the_first() {
+    let Some(service) = Service::start(&[], &[]) else {
+        return;
+    };
+    let files = TempDir::new();
+    let second = command(&service.agent, files.path(), &[], &[]);
+    let mut second = Process::start("second osm-agent run", second);
+    let status = second.wait(HANG).expect("it ends");
+    let (_, stderr) = second.output();
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    let state = service.agent.state().path().display().to_string();
+    assert!(stderr.contains(&state), "{stderr}");
+    assert_eq!(service.get("/healthz").0, 200);
+}
+
+#[test]
 fn service_manager_is_told_of_start_life_and_end() {
     let dir = TempDir::new();
     let path = dir.path().join("notify");
