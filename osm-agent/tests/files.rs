@@ -336,9 +336,12 @@ fn publish(directory: &Directory, version: &str, file: &str, text: &str) {
 fn swapped_config_map_is_read_again() {
     for file in ["mesh.yaml", "web.yaml"] {
         let is_mesh = file == "mesh.yaml";
-        let text = |port: u16| match is_mesh {
-            true => mesh(port),
-            false => pod("web", &port.to_string()),
+        let text = |port: u16| {
+            if is_mesh {
+                mesh(port)
+            } else {
+                pod("web", &port.to_string())
+            }
         };
         let directory = Directory::new();
         publish(&directory, "..1", file, &text(80));
@@ -348,9 +351,10 @@ fn swapped_config_map_is_read_again() {
         } else {
             Source::of_pods(&directory)
         };
-        let expect = |port: u16| match is_mesh {
-            true => source.expect_port(port),
-            false => {
+        let expect = |port: u16| {
+            if is_mesh {
+                source.expect_port(port);
+            } else {
                 let ports = port.to_string();
                 source.pods_until(|pods| pods.get(file) == Some(&spec("web", &ports)));
             }
