@@ -10,7 +10,7 @@ use osm_ebpf_common::{SIDECAR_UID, maps::PodRecord};
 use crate::error::{Error, Result, Tried as _};
 
 pub use cgroup::{Cgroup, cgroup_root};
-pub(crate) use cgroup::{is_gone, processes_below};
+pub(crate) use cgroup::{Guarded, is_gone, processes_below};
 pub use netns::Netns;
 use netns::is_link_local;
 pub(crate) use netns::{inside, own_addresses};

@@ -39,9 +39,9 @@ impl Directory {
     fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("osm-files-{}-{count}", std::process::id());
+        let name = format!("osm-files-{}-{count}/files", std::process::id());
         let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).expect("a new directory");
+        fs::create_dir_all(&path).expect("a new directory");
         Self(path)
     }
 
@@ -53,16 +53,20 @@ impl Directory {
         fs::write(self.path(name), text).expect("a file");
     }
 
-    /// As editors and tools do: another file takes the name.
+    /// Another file takes the name: written where nobody looks, so that the renaming is all that
+    /// happens here.
     fn replace(&self, name: &str, text: &str) {
-        self.write(".new", text);
-        fs::rename(self.path(".new"), self.path(name)).expect("the file is there");
+        let aside = self.0.with_extension("aside");
+        fs::write(&aside, text).expect("a file");
+        // Its own events in the parent directory are over when it is renamed.
+        thread::sleep(SILENCE);
+        fs::rename(&aside, self.path(name)).expect("the file is there");
     }
 }
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = self.0.parent().map(fs::remove_dir_all);
     }
 }
 
@@ -336,9 +340,12 @@ fn publish(directory: &Directory, version: &str, file: &str, text: &str) {
 fn swapped_config_map_is_read_again() {
     for file in ["mesh.yaml", "web.yaml"] {
         let is_mesh = file == "mesh.yaml";
-        let text = |port: u16| match is_mesh {
-            true => mesh(port),
-            false => pod("web", &port.to_string()),
+        let text = |port: u16| {
+            if is_mesh {
+                mesh(port)
+            } else {
+                pod("web", &port.to_string())
+            }
         };
         let directory = Directory::new();
         publish(&directory, "..1", file, &text(80));
@@ -348,9 +355,10 @@ fn swapped_config_map_is_read_again() {
         } else {
             Source::of_pods(&directory)
         };
-        let expect = |port: u16| match is_mesh {
-            true => source.expect_port(port),
-            false => {
+        let expect = |port: u16| {
+            if is_mesh {
+                source.expect_port(port);
+            } else {
                 let ports = port.to_string();
                 source.pods_until(|pods| pods.get(file) == Some(&spec("web", &ports)));
             }

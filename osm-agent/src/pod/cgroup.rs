@@ -24,19 +24,14 @@ impl Cgroup {
     /// # Errors
     /// Where the path is no cgroup of v2, or not one pod's own.
     pub fn open(path: &Path, root: &Path) -> Result<Self> {
-        Self::open_guarded(path, root, &Guarded::of_this_process(root))
+        Self::open_unless(path, root, &Guarded::of_this_process(root))
     }
 
-    /// Opens a cgroup that pods share with others, such as a container runtime's. It may hold
-    /// the agent itself, whose network namespace is no pod's.
+    /// Opens a cgroup that is none of `guarded`.
     ///
     /// # Errors
-    /// Where the path is no cgroup of v2, or the root.
-    pub fn open_shared(path: &Path, root: &Path) -> Result<Self> {
-        Self::open_guarded(path, root, &Guarded::roots(root))
-    }
-
-    fn open_guarded(path: &Path, root: &Path, guarded: &Guarded) -> Result<Self> {
+    /// Where the path is no cgroup of v2, or one of those.
+    pub(crate) fn open_unless(path: &Path, root: &Path, guarded: &Guarded) -> Result<Self> {
         let path = root.join(path);
         let what = format!("--cgroup {}", path.display());
         let example = format!("give a pod's directory below {}", root.display());
@@ -165,14 +160,15 @@ impl Place {
 
 /// The cgroups that are no pod's.
 #[derive(Debug, Default)]
-struct Guarded {
+pub struct Guarded {
     roots: Vec<Place>,
     /// Those that hold the agent itself.
     own: Vec<Place>,
 }
 
 impl Guarded {
-    fn of_this_process(root: &Path) -> Self {
+    /// The root, and the cgroups that hold this process.
+    pub fn of_this_process(root: &Path) -> Self {
         let own = own_cgroup();
         let mut guarded = Self::roots(root);
         for root in roots(root) {
@@ -184,7 +180,9 @@ impl Guarded {
         guarded
     }
 
-    fn roots(root: &Path) -> Self {
+    /// The root alone: a cgroup that pods share with others may hold the agent too, whose
+    /// network namespace is no pod's.
+    pub fn roots(root: &Path) -> Self {
         Self {
             roots: roots(root).iter().filter_map(|it| place(it)).collect(),
             own: Vec::new(),

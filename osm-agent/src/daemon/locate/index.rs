@@ -11,7 +11,7 @@ use std::{
 use super::names::uid_of_directory;
 use crate::{
     error::{Result, Tried as _},
-    pod::is_gone,
+    pod::{Guarded, is_gone},
 };
 
 /// How deep a pod's directory may be. Nodes that are containers themselves nest two kubelets'
@@ -31,6 +31,10 @@ pub struct Index {
     deep: OnceLock<HashMap<u64, PathBuf>>,
     /// Of a version 1 hierarchy, where that is wanted.
     legacy: Pods,
+    /// What no pod may have of its own.
+    pub(super) guarded: Guarded,
+    /// What pods may not even share.
+    pub(super) roots: Guarded,
 }
 
 type Pods = HashMap<String, Vec<PathBuf>>;
@@ -62,6 +66,8 @@ impl Index {
             by_id: HashMap::new(),
             deep: OnceLock::new(),
             legacy: Pods::new(),
+            guarded: Guarded::of_this_process(root),
+            roots: Guarded::roots(root),
         };
         let (pods, by_id) = (&mut index.pods, &mut index.by_id);
         walk(root, |name, id, path| {

@@ -158,7 +158,7 @@ impl Locator {
 
     fn place(&self, spec: &PodSpec, index: &Index) -> Result<Place, Missing> {
         if let Some(path) = &spec.cgroup {
-            return self.own(path);
+            return self.own(path, index);
         }
         let Some(uid) = &spec.uid else {
             return Err(Missing::Unfit(
@@ -166,7 +166,7 @@ impl Locator {
             ));
         };
         match index.directory(uid) {
-            Directory::One(path) => self.own(path),
+            Directory::One(path) => self.own(path, index),
             Directory::Many(one, other) => Err(Missing::Unfit(format!(
                 "two cgroups have the name of its UID {uid}, {} and {}: remove the one that is \
                  not the kubelet's",
@@ -175,7 +175,7 @@ impl Locator {
             ))),
             Directory::None => match &self.shared_cgroup {
                 Some(shared) => Ok(Place {
-                    cgroup: Cgroup::open_shared(shared, &self.root).map_err(unfit)?,
+                    cgroup: Cgroup::open_unless(shared, &self.root, &index.roots).map_err(unfit)?,
                     is_shared: true,
                     processes: index.legacy(uid).map(Path::to_owned),
                 }),
@@ -187,13 +187,13 @@ impl Locator {
         }
     }
 
-    fn own(&self, path: &Path) -> Result<Place, Missing> {
+    fn own(&self, path: &Path, index: &Index) -> Result<Place, Missing> {
         let path = self.root.join(path);
         if is_absent(&path) {
             let path = path.display();
             return Err(Missing::NotYet(format!("its cgroup {path} does not exist")));
         }
-        let cgroup = Cgroup::open(&path, &self.root).map_err(unfit)?;
+        let cgroup = Cgroup::open_unless(&path, &self.root, &index.guarded).map_err(unfit)?;
         Ok(Place {
             processes: Some(cgroup.path().to_owned()),
             cgroup,
@@ -211,9 +211,9 @@ impl Locator {
         let path = index.path_of(cgroup_id).ok_or_else(|| {
             Missing::NotYet(format!("its cgroup, of id {cgroup_id}, does not exist"))
         })?;
-        let place = match self.shared_place(cgroup_id) {
+        let place = match self.shared_place(cgroup_id, index) {
             Some(shared) => shared,
-            None => self.own(path)?,
+            None => self.own(path, index)?,
         };
         for member in members(place.cgroup.path())?.of_each_netns() {
             // What is no pod's is not the one that is looked for.
@@ -231,8 +231,9 @@ impl Locator {
     }
 
     /// The shared cgroup, if that is the one with this id.
-    fn shared_place(&self, cgroup_id: u64) -> Option<Place> {
-        let cgroup = Cgroup::open_shared(self.shared_cgroup.as_ref()?, &self.root).ok()?;
+    fn shared_place(&self, cgroup_id: u64, index: &Index) -> Option<Place> {
+        let cgroup =
+            Cgroup::open_unless(self.shared_cgroup.as_ref()?, &self.root, &index.roots).ok()?;
         (cgroup.id().ok()? == cgroup_id).then_some(Place {
             cgroup,
             is_shared: true,
