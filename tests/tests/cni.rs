@@ -6,7 +6,7 @@ mod requests;
 use std::{
     ffi::OsString,
     os::unix::fs::symlink,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     sync::mpsc::{self, Receiver, Sender},
     time::Duration,
@@ -52,7 +52,7 @@ struct Call<'a> {
     args: &'a str,
     version: &'a str,
     socket: &'a Path,
-    netns: &'a Path,
+    netns: PathBuf,
     program: Vec<OsString>,
 }
 
@@ -69,18 +69,6 @@ impl<'a> Call<'a> {
     }
 
     fn start(&self) -> Process {
-        let mut command = Command::new(&self.program[0]);
-        command
-            .args(&self.program[1..])
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("CNI_COMMAND", self.command)
-            .env("CNI_CONTAINERID", "4f1c")
-            .env("CNI_NETNS", self.netns)
-            .env("CNI_IFNAME", "eth0")
-            .env("CNI_PATH", "/opt/cni/bin")
-            .env("CNI_ARGS", self.args);
-        let mut process = Process::start("osm-agent cni", command);
         let configuration = json!({
             "cniVersion": self.version,
             "name": "pods",
@@ -90,8 +78,20 @@ impl<'a> Call<'a> {
             "prevResult": previous(),
             "other": true,
         });
-        process.write(&configuration.to_string());
-        process
+        // Standard input ends, as a runtime's does.
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", r#"printf %s "$0" | "$@""#, &configuration.to_string()])
+            .args(&self.program)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("CNI_COMMAND", self.command)
+            .env("CNI_CONTAINERID", "4f1c")
+            .env("CNI_NETNS", &self.netns)
+            .env("CNI_IFNAME", "eth0")
+            .env("CNI_PATH", "/opt/cni/bin")
+            .env("CNI_ARGS", self.args);
+        Process::start("osm-agent cni", command)
     }
 
     #[track_caller]
@@ -259,7 +259,7 @@ fn namespace_is_found_through_links_and_where_only_the_runtime_sees_it() {
     let mount = files.file("netns", "");
     symlink(&mount, &link).expect("our own directory");
     let mut call = Call::new("ADD", &served.socket, &world.pod);
-    call.netns = &link;
+    call.netns = link;
     // A mount that nobody but the plugin sees, as in the runtime's mount namespace.
     let script = r#"mount --bind "$0" "$1" && shift && exec "$@""#;
     let mut program: Vec<OsString> = ["unshare", "--mount", "sh", "-c", script]
@@ -283,7 +283,7 @@ fn deleting_works_when_the_namespace_is_gone() {
     let (served, asked) = asking(Limits::CNI);
     for netns in ["", "/run/netns/cni-gone"] {
         let mut call = Call::new("DEL", &served.socket, &world.pod);
-        call.netns = Path::new(netns);
+        call.netns = netns.into();
         let plugin = call.start();
         let (command, answer) = asked.recv_timeout(PATIENCE).expect("a request");
         assert_eq!(command.action, CniAction::Del);
