@@ -126,9 +126,7 @@ impl Ebpf {
 
 impl Interceptor for Ebpf {
     fn enrol(&mut self, pod: &Pod, policy: Option<&Policy>) -> Result<Enrolled> {
-        let Some(policy) = policy else {
-            return Ok(Enrolled::Unchanged);
-        };
+        let Some(policy) = policy else { return Ok(Enrolled::Unchanged) };
         let word = self.ensure_policy(policy)?;
         let enrolled = self.enrol_under(pod, policy, word);
         // Also after a failure: what nobody uses is not left behind.

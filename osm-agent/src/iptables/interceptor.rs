@@ -10,9 +10,7 @@ use crate::{
 
 impl Interceptor for Iptables {
     fn enrol(&mut self, pod: &Pod, policy: Option<&Policy>) -> Result<Enrolled> {
-        let Some(policy) = policy else {
-            return Ok(Enrolled::Unchanged);
-        };
+        let Some(policy) = policy else { return Ok(Enrolled::Unchanged) };
         let rules = RuleSet::new(policy, &pod.addresses)?;
         let report = self.apply(&Target::of(&pod.netns), &rules)?;
         Ok(match report.applied {

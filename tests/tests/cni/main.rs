@@ -1,17 +1,21 @@
 //! `osm-agent cni`, as a container runtime runs it, against the agent's socket for root.
 
+mod call;
+#[path = "../mesh/mod.rs"]
 mod mesh;
+#[path = "../requests/mod.rs"]
 mod requests;
 
 use std::{
     ffi::OsString,
     os::unix::fs::symlink,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     sync::mpsc::{self, Receiver, Sender},
     time::Duration,
 };
 
+use call::{Call, Ended, previous};
 use mesh::{Lists, Mesh, expect_outbound};
 use osm_agent::{
     daemon::{
@@ -20,119 +24,17 @@ use osm_agent::{
     },
     protocol::cni::{Answer, PodIdentity},
 };
-use osm_tests::{Need, Pod, TempDir, World, agent, missing, process::Process};
+use osm_tests::{Need, TempDir, World, agent, missing, process::Process};
 use requests::{Kind, PATIENCE, Served, peer_on_the_node};
 use rstest::rstest;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::oneshot;
-
-const ARGS: &str = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;\
-                    K8S_POD_INFRA_CONTAINER_ID=4f1c;K8S_POD_UID=0b1e5c1e";
 
 fn world() -> Option<World> {
     if missing(&[Need::Agent, Need::Program("nsenter")]) {
         return None;
     }
     World::new()
-}
-
-fn previous() -> Value {
-    json!({
-        "cniVersion": "1.0.0",
-        "interfaces": [{ "name": "eth0", "mac": "1e:82:c1:1a:4a:6d", "sandbox": "/run/netns/x" }],
-        "ips": [{ "address": "10.77.1.2/24", "gateway": "10.77.1.1", "interface": 0 }],
-        "dns": {},
-        "somebody's": { "own": [1, 2.5, null] },
-    })
-}
-
-/// One call of the runtime.
-struct Call<'a> {
-    command: &'a str,
-    args: &'a str,
-    version: &'a str,
-    socket: &'a Path,
-    netns: PathBuf,
-    program: Vec<OsString>,
-}
-
-impl<'a> Call<'a> {
-    fn new(command: &'a str, socket: &'a Path, pod: &'a Pod) -> Self {
-        Self {
-            command,
-            args: ARGS,
-            version: "1.1.0",
-            socket,
-            netns: pod.netns.path(),
-            program: vec![agent::binary().expect("the agent").into(), "cni".into()],
-        }
-    }
-
-    fn start(&self) -> Process {
-        let configuration = json!({
-            "cniVersion": self.version,
-            "name": "pods",
-            "type": "osm-cni",
-            "agentSocket": self.socket,
-            "timeoutSeconds": 2,
-            "prevResult": previous(),
-            "other": true,
-        });
-        // Standard input ends, as a runtime's does.
-        let mut command = Command::new("sh");
-        command
-            .args(["-c", r#"printf %s "$0" | "$@""#, &configuration.to_string()])
-            .args(&self.program)
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("CNI_COMMAND", self.command)
-            .env("CNI_CONTAINERID", "4f1c")
-            .env("CNI_NETNS", &self.netns)
-            .env("CNI_IFNAME", "eth0")
-            .env("CNI_PATH", "/opt/cni/bin")
-            .env("CNI_ARGS", self.args);
-        Process::start("osm-agent cni", command)
-    }
-
-    #[track_caller]
-    fn end(&self) -> Ended {
-        Ended::of(self.start())
-    }
-}
-
-struct Ended {
-    status: Option<i32>,
-    output: Value,
-    stderr: String,
-}
-
-impl Ended {
-    #[track_caller]
-    fn of(mut process: Process) -> Self {
-        let status = process.wait(PATIENCE).expect("an end");
-        let (stdout, stderr) = process.output();
-        Self {
-            status: status.code(),
-            output: serde_json::from_str(&stdout).unwrap_or(Value::Null),
-            stderr,
-        }
-    }
-
-    #[track_caller]
-    fn passed(self, output: &Value) {
-        assert_eq!(self.status, Some(0), "{} {}", self.output, self.stderr);
-        assert_eq!(self.output, *output);
-    }
-
-    #[track_caller]
-    fn failed(self, code: u32, words: &str) {
-        let text = self.output.to_string();
-        assert_eq!(self.status, Some(1), "{text} {}", self.stderr);
-        assert_eq!(self.output["code"], code, "{text}");
-        assert_eq!(self.output["cniVersion"], "1.1.0", "{text}");
-        assert!(text.contains(words), "{words:?} is not in {text}");
-        assert!(self.stderr.contains(words), "{}", self.stderr);
-    }
 }
 
 /// A loop that answers everything alike.
