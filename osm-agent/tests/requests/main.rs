@@ -7,10 +7,14 @@ use std::{
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
 };
 
-use osm_agent::daemon::request::{Place, Socket};
+use osm_agent::daemon::request::{Limits, Place, Server, Socket};
 
 /// A directory that goes with the test.
 struct Directory(PathBuf);
@@ -136,4 +140,19 @@ fn directory_in_which_others_may_write_is_refused() {
 fn relative_paths_are_refused() {
     let text = refused(&Place::for_pods("agent.sock"));
     assert!(text.contains("give an absolute path"), "{text}");
+}
+
+#[test]
+fn server_that_is_stopped_takes_its_socket_along() {
+    let directory = Directory::new();
+    let socket = Socket::listen(&Place::for_pods(directory.socket())).expect("a socket");
+    let server = Server::enrol(socket, Limits::ENROL, mpsc::channel().0, Arc::new(|_| ()));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime
+        .block_on(server.run(std::future::ready(())))
+        .expect("it serves");
+    assert!(!directory.socket().exists());
 }

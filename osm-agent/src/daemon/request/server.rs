@@ -114,9 +114,10 @@ impl Server {
     /// # Errors
     /// Where it can't start.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<()> {
-        let path = self.socket.path().display();
-        let listener = self.socket.listener();
-        let listener = listener.tried(|| format!("wait for connections to {path}"))?;
+        let path = self.socket.path().to_owned();
+        let parts = self.socket.into_parts();
+        let (listener, _file) =
+            parts.tried(|| format!("wait for connections to {}", path.display()))?;
         tokio::select! {
             () = stop => Ok(()),
             never = accept(listener, Arc::clone(&self.shared)) => never,

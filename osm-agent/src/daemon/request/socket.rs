@@ -56,6 +56,12 @@ impl Place {
 #[derive(Debug)]
 pub struct Socket {
     listener: UnixListener,
+    file: Published,
+}
+
+/// The file, which goes with this.
+#[derive(Debug)]
+pub(super) struct Published {
     path: PathBuf,
     identity: (u64, u64),
 }
@@ -80,25 +86,27 @@ impl Socket {
         check_free(path)?;
         let (listener, identity) =
             publish(place, directory).tried(|| format!("listen on {}", path.display()))?;
+        let path = path.clone();
         Ok(Self {
             listener,
-            path: path.clone(),
-            identity,
+            file: Published { path, identity },
         })
     }
 
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.file.path
     }
 
-    pub(super) fn listener(&self) -> io::Result<tokio::net::UnixListener> {
-        tokio::net::UnixListener::from_std(self.listener.try_clone()?)
+    /// For a runtime to wait on. Takes no file more than there are.
+    pub(super) fn into_parts(self) -> io::Result<(tokio::net::UnixListener, Published)> {
+        let listener = tokio::net::UnixListener::from_std(self.listener)?;
+        Ok((listener, self.file))
     }
 }
 
-impl Drop for Socket {
+impl Drop for Published {
     fn drop(&mut self) {
         let found = fs::symlink_metadata(&self.path);
         if found.is_ok_and(|found| identity(&found) == self.identity) {

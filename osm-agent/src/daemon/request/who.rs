@@ -253,6 +253,34 @@ mod tests {
     }
 
     #[test]
+    fn process_that_is_over_is_noticed_even_when_its_number_is_another_s() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .expect("sleep");
+        let pid = child.id().cast_signed();
+        let own = rustix::process::Pid::from_raw(pid).expect("a pid");
+        let none = rustix::process::PidfdFlags::empty();
+        let pidfd = rustix::process::pidfd_open(own, none).expect("Linux 5.3");
+        let at = started(pid).expect("it runs");
+        let with = |life| Who {
+            pid,
+            life,
+            ..Who::made_up(1, None)
+        };
+        let by_pidfd = with(Life::Pidfd(pidfd));
+        let by_start = with(Life::Started(at));
+        assert!(by_pidfd.check_alive().is_ok() && by_start.check_alive().is_ok());
+        let another = with(Life::Started(at - 1));
+        assert!(another.check_alive().is_err(), "another's start");
+        child.kill().expect("our own child");
+        child.wait().expect("our own child");
+        let outcome = |who: &Who| who.check_alive().map_err(|refusal| refusal.outcome);
+        assert_eq!(outcome(&by_pidfd), Err(Outcome::Vanished));
+        assert_eq!(outcome(&by_start), Err(Outcome::Vanished));
+    }
+
+    #[test]
     fn start_of_this_process_is_read_and_stays() {
         let pid = std::process::id().cast_signed();
         let at = started(pid).expect("this process");

@@ -1,21 +1,21 @@
 //! The socket of init containers: who asks is known by the kernel, and nobody who asks badly is in
 //! anybody else's way.
 
+#[path = "../mesh/mod.rs"]
+mod mesh;
+#[path = "../requests/mod.rs"]
 mod requests;
 
-use std::{
-    os::unix::fs::MetadataExt as _,
-    process::Command,
-    sync::mpsc,
-    thread,
-    time::{Duration, Instant},
-};
+mod agents;
+mod init;
+
+use std::{process::Command, sync::mpsc, thread, time::Duration};
 
 use osm_agent::{
     daemon::request::{Limits, Outcome, Place, Rate, Request, Socket},
     protocol::Answer,
 };
-use osm_tests::{Need, Pod, TempDir, World, agent, missing, process::Process};
+use osm_tests::{Need, TempDir, World, missing, process::Process};
 use requests::{ANSWER, Kind, PATIENCE, Served, generous, peer, peer_on_the_node, refuse};
 use rstest::rstest;
 
@@ -326,132 +326,4 @@ fn long_answer_fits_a_line() {
     let line = peer.line(PATIENCE).expect("an answer");
     assert!(line.len() < 4096, "{}", line.len());
     assert!(line.ends_with("\"}"), "{line}");
-}
-
-#[test]
-fn real_init_container_gets_the_answer() {
-    let Some(world) = world() else { return };
-    let served = Served::refusing(Limits::ENROL);
-    let inode = std::fs::metadata(world.pod.netns.path()).map(|it| it.ino());
-    let mut ended = init(&world.pod, &served);
-    assert!(ended.wait(PATIENCE).is_some_and(|status| !status.success()));
-    let (_, stderr) = ended.output();
-    assert!(
-        stderr.contains("refuses: the test's loop"),
-        "{stderr} {inode:?}"
-    );
-    assert_eq!(served.outcome(), Outcome::Answered);
-    // Refused at once, before its request is read: it is told nevertheless.
-    let limits = Limits {
-        rate_of_pod: Rate {
-            burst: 0,
-            per_second: 0,
-        },
-        ..Limits::ENROL
-    };
-    let served = Served::refusing(limits);
-    let mut ended = init(&world.pod, &served);
-    let _ = ended.wait(PATIENCE);
-    let (_, stderr) = ended.output();
-    assert!(
-        stderr.contains("refuses: this pod asks too often"),
-        "{stderr}"
-    );
-}
-
-fn init(pod: &Pod, served: &Served) -> Process {
-    let mut command = Command::new("nsenter");
-    command
-        .arg(format!("--net={}", pod.netns.path().display()))
-        .arg(agent::binary().expect("the agent"))
-        .args(["init", "--mode=ebpf", "--agent-socket"])
-        .arg(&served.socket);
-    Process::start("init", command)
-}
-
-/// An agent in a process of its own: its PID namespace and its limits are not the test's.
-fn agent_process(program: &[&str], socket: &std::path::Path) -> Process {
-    let mut command = Command::new(program[0]);
-    command
-        .args(&program[1..])
-        .arg(std::env::current_exe().expect("this test"))
-        .args(["--exact", "serves_other_tests", "--ignored", "--nocapture"])
-        .env("OSM_TEST_SOCKET", socket);
-    let mut process = Process::start("agent", command);
-    expect_line(&mut process, "ready");
-    process
-}
-
-#[track_caller]
-fn expect_line(process: &mut Process, wanted: &str) {
-    let start = Instant::now();
-    while start.elapsed() < PATIENCE {
-        match process.line(PATIENCE) {
-            Some(line) if line.ends_with(wanted) => return,
-            Some(_) => {}
-            None => break,
-        }
-    }
-    panic!("no {wanted:?}: {}", process.stderr());
-}
-
-#[test]
-#[ignore = "an agent for other tests, which start it"]
-fn serves_other_tests() {
-    let Some(socket) = std::env::var_os("OSM_TEST_SOCKET") else {
-        return;
-    };
-    let served = Served::at(socket.as_ref(), Kind::Enrol, generous(), refuse);
-    println!("> ready");
-    let mut line = String::new();
-    let _ = std::io::stdin().read_line(&mut line);
-    if line.trim() == "starve" {
-        starve(&served);
-    }
-    for outcome in &served.outcomes {
-        println!("> {}", outcome.name());
-    }
-}
-
-/// No more files, until it was noticed.
-fn starve(served: &Served) {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
-    setrlimit(Resource::RLIMIT_NOFILE, 3, hard).expect("less");
-    println!("> starved");
-    while served.outcome() != Outcome::NotAccepted {}
-    println!("> noticed");
-    let mut line = String::new();
-    let _ = std::io::stdin().read_line(&mut line);
-    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("as before");
-}
-
-#[test]
-fn agent_without_files_goes_on_when_it_has_some() {
-    let Some(world) = world() else { return };
-    let directory = TempDir::new();
-    let socket = directory.path().join("agent.sock");
-    let mut agent = agent_process(&["env"], &socket);
-    agent.write("starve");
-    expect_line(&mut agent, "starved");
-    let mut waiting = peer(&socket, &world.pod, &["ask=2"]);
-    expect_line(&mut agent, "noticed");
-    agent.write("");
-    for _ in 0..2 {
-        assert_eq!(waiting.line(PATIENCE).as_deref(), Some(ANSWER));
-    }
-}
-
-#[test]
-fn agent_in_a_pid_namespace_of_its_own_asks_for_host_pid() {
-    let Some(world) = world() else { return };
-    let directory = TempDir::new();
-    let socket = directory.path().join("agent.sock");
-    let program = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
-    let mut agent = agent_process(&program, &socket);
-    let mut peer = peer(&socket, &world.pod, &["ask"]);
-    let line = peer.line(PATIENCE).expect("an answer");
-    assert!(line.contains("has to run with hostPID: true"), "{line}");
-    agent.write("");
-    expect_line(&mut agent, "invisible");
 }

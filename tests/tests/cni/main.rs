@@ -1,6 +1,9 @@
 //! `osm-agent cni`, as a container runtime runs it, against the agent's socket for root.
 
+mod call;
+#[path = "../mesh/mod.rs"]
 mod mesh;
+#[path = "../requests/mod.rs"]
 mod requests;
 
 use std::{
@@ -12,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use call::{Call, Ended, previous};
 use mesh::{Lists, Mesh, expect_outbound};
 use osm_agent::{
     daemon::{
@@ -20,119 +24,17 @@ use osm_agent::{
     },
     protocol::cni::{Answer, PodIdentity},
 };
-use osm_tests::{Need, Pod, TempDir, World, agent, missing, process::Process};
+use osm_tests::{Need, TempDir, World, agent, missing, process::Process};
 use requests::{Kind, PATIENCE, Served, peer_on_the_node};
 use rstest::rstest;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::oneshot;
-
-const ARGS: &str = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;\
-                    K8S_POD_INFRA_CONTAINER_ID=4f1c;K8S_POD_UID=0b1e5c1e";
 
 fn world() -> Option<World> {
     if missing(&[Need::Agent, Need::Program("nsenter")]) {
         return None;
     }
     World::new()
-}
-
-fn previous() -> Value {
-    json!({
-        "cniVersion": "1.0.0",
-        "interfaces": [{ "name": "eth0", "mac": "1e:82:c1:1a:4a:6d", "sandbox": "/run/netns/x" }],
-        "ips": [{ "address": "10.77.1.2/24", "gateway": "10.77.1.1", "interface": 0 }],
-        "dns": {},
-        "somebody's": { "own": [1, 2.5, null] },
-    })
-}
-
-/// One call of the runtime.
-struct Call<'a> {
-    command: &'a str,
-    args: &'a str,
-    version: &'a str,
-    socket: &'a Path,
-    netns: &'a Path,
-    program: Vec<OsString>,
-}
-
-impl<'a> Call<'a> {
-    fn new(command: &'a str, socket: &'a Path, pod: &'a Pod) -> Self {
-        Self {
-            command,
-            args: ARGS,
-            version: "1.1.0",
-            socket,
-            netns: pod.netns.path(),
-            program: vec![agent::binary().expect("the agent").into(), "cni".into()],
-        }
-    }
-
-    fn start(&self) -> Process {
-        let mut command = Command::new(&self.program[0]);
-        command
-            .args(&self.program[1..])
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("CNI_COMMAND", self.command)
-            .env("CNI_CONTAINERID", "4f1c")
-            .env("CNI_NETNS", self.netns)
-            .env("CNI_IFNAME", "eth0")
-            .env("CNI_PATH", "/opt/cni/bin")
-            .env("CNI_ARGS", self.args);
-        let mut process = Process::start("osm-agent cni", command);
-        let configuration = json!({
-            "cniVersion": self.version,
-            "name": "pods",
-            "type": "osm-cni",
-            "agentSocket": self.socket,
-            "timeoutSeconds": 2,
-            "prevResult": previous(),
-            "other": true,
-        });
-        process.write(&configuration.to_string());
-        process
-    }
-
-    #[track_caller]
-    fn end(&self) -> Ended {
-        Ended::of(self.start())
-    }
-}
-
-struct Ended {
-    status: Option<i32>,
-    output: Value,
-    stderr: String,
-}
-
-impl Ended {
-    #[track_caller]
-    fn of(mut process: Process) -> Self {
-        let status = process.wait(PATIENCE).expect("an end");
-        let (stdout, stderr) = process.output();
-        Self {
-            status: status.code(),
-            output: serde_json::from_str(&stdout).unwrap_or(Value::Null),
-            stderr,
-        }
-    }
-
-    #[track_caller]
-    fn passed(self, output: &Value) {
-        assert_eq!(self.status, Some(0), "{} {}", self.output, self.stderr);
-        assert_eq!(self.output, *output);
-    }
-
-    #[track_caller]
-    fn failed(self, code: u32, words: &str) {
-        let text = self.output.to_string();
-        assert_eq!(self.status, Some(1), "{text} {}", self.stderr);
-        assert_eq!(self.output["code"], code, "{text}");
-        assert_eq!(self.output["cniVersion"], "1.1.0", "{text}");
-        assert!(text.contains(words), "{words:?} is not in {text}");
-        assert!(self.stderr.contains(words), "{}", self.stderr);
-    }
 }
 
 /// A loop that answers everything alike.
@@ -259,7 +161,7 @@ fn namespace_is_found_through_links_and_where_only_the_runtime_sees_it() {
     let mount = files.file("netns", "");
     symlink(&mount, &link).expect("our own directory");
     let mut call = Call::new("ADD", &served.socket, &world.pod);
-    call.netns = &link;
+    call.netns = link;
     // A mount that nobody but the plugin sees, as in the runtime's mount namespace.
     let script = r#"mount --bind "$0" "$1" && shift && exec "$@""#;
     let mut program: Vec<OsString> = ["unshare", "--mount", "sh", "-c", script]
@@ -283,7 +185,7 @@ fn deleting_works_when_the_namespace_is_gone() {
     let (served, asked) = asking(Limits::CNI);
     for netns in ["", "/run/netns/cni-gone"] {
         let mut call = Call::new("DEL", &served.socket, &world.pod);
-        call.netns = Path::new(netns);
+        call.netns = netns.into();
         let plugin = call.start();
         let (command, answer) = asked.recv_timeout(PATIENCE).expect("a request");
         assert_eq!(command.action, CniAction::Del);
