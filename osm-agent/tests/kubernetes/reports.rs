@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use osm_agent::daemon::source::{Membership, Membership::InMesh, Notice};
+use osm_agent::daemon::source::{
+    Membership::{self, InMesh},
+    Notice,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -132,28 +135,6 @@ fn event_that_can_not_be_written_holds_nothing_up() {
     }
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(server.count_requests(EVENTS), 4);
-}
-
-#[test]
-fn pod_on_the_host_network_is_refused_and_its_owner_told() {
-    let (server, agent) = scene();
-    server.wait_for_watch(PODS);
-    let mut host = pod("a");
-    host["spec"]["hostNetwork"] = json!(true);
-    server.put(PODS, host);
-    agent.pods(
-        |_| true,
-        |pods| matches!(pods["uid-a"].membership, Membership::Refused(_)),
-    );
-    let event = event(&server, EVENTS);
-    assert_eq!(event["reason"], "HostNetwork");
-    assert!(
-        event["note"]
-            .as_str()
-            .unwrap()
-            .contains("hostNetwork: false"),
-        "{event}"
-    );
 }
 
 #[test]

@@ -5,7 +5,10 @@ use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, atomic::AtomicUsize, atomic::Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -115,7 +118,8 @@ impl Server {
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        // After a failed assertion there is still an end to be made.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Creates or changes an object, and tells those who watch.
@@ -212,7 +216,7 @@ impl Server {
             if let Some(found) = find(&self.state()) {
                 return found;
             }
-            let requests = &self.state().requests;
+            let requests = self.state().requests.clone();
             assert!(start.elapsed() < LIMIT, "no {what}; {requests:#?}");
             std::thread::sleep(Duration::from_millis(10));
         }
