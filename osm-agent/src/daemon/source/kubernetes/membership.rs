@@ -25,7 +25,8 @@ enum Wish {
     Unclear(String),
 }
 
-/// What the loop is told of a pod, and what its owner is.
+/// What the loop is told of a pod, and what its owner is; of a pod that is refused, the loop
+/// tells its owner.
 ///
 /// `namespace` is the [`INJECTION`] of its namespace, which counts where the pod has none.
 /// A value counts in any case of its letters. One that can't be read counts as `enabled`:
@@ -70,11 +71,8 @@ fn membership(pod: &Pod, wish: &Wish) -> (Membership, Option<Complaint>) {
              take the traffic of the node; set hostNetwork: false, or annotate the pod with \
              {INJECTION}: disabled"
         );
-        let complaint = Complaint {
-            reason: "HostNetwork",
-            text: text.clone(),
-        };
-        return (Membership::Refused(text), Some(complaint));
+        // The loop tells people why.
+        return (Membership::Refused(text), None);
     }
     let membership = if pod.has_sidecar {
         Membership::InMesh
