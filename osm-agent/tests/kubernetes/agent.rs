@@ -101,9 +101,9 @@ impl Agent {
 
     /// Waits for pods that are as wanted. All that come before have to be acceptable, too.
     pub fn pods(&self, is_acceptable: impl Fn(&Pods) -> bool, wanted: impl Fn(&Pods) -> bool) {
-        let mut last = None;
+        let (mut last, end) = (None, Instant::now() + LIMIT);
         loop {
-            match self.events.recv_timeout(LIMIT) {
+            match self.next(end) {
                 Ok(Event::Pods(pods)) if wanted(&pods) => return,
                 Ok(Event::Pods(pods)) => {
                     assert!(is_acceptable(&pods), "{pods:#?}");
@@ -122,8 +122,9 @@ impl Agent {
 
     /// Waits for the next word on the mesh's configuration.
     pub fn mesh(&self) -> Result<Box<MeshConfig>, String> {
+        let end = Instant::now() + LIMIT;
         loop {
-            match self.events.recv_timeout(LIMIT) {
+            match self.next(end) {
                 Ok(Event::Mesh(mesh)) => return mesh,
                 Ok(_) => {}
                 Err(error) => panic!("{error}"),
@@ -131,12 +132,16 @@ impl Agent {
         }
     }
 
+    fn next(&self, end: Instant) -> Result<Event, RecvTimeoutError> {
+        self.events
+            .recv_timeout(end.saturating_duration_since(Instant::now()))
+    }
+
     /// Sees to it that nothing is said of pods, or nothing at all of the mesh, for a while.
     pub fn quiet(&self, time: Duration, is_about: impl Fn(&Event) -> bool) {
         let end = Instant::now() + time;
         loop {
-            let left = end.saturating_duration_since(Instant::now());
-            match self.events.recv_timeout(left) {
+            match self.next(end) {
                 Ok(event) => assert!(!is_about(&event), "{event:?}"),
                 Err(RecvTimeoutError::Timeout) => return,
                 Err(error) => panic!("{error}"),
