@@ -47,7 +47,7 @@ fn answering(answer: Answer) -> Served {
     })
 }
 
-type Asked = (CniCommand, oneshot::Sender<Answer>);
+type Asked = (Box<CniCommand>, oneshot::Sender<Answer>);
 
 /// A loop that leaves the answer to the test.
 fn asking(limits: Limits) -> (Served, Receiver<Asked>) {

@@ -64,7 +64,10 @@ impl Service for Cni {
             interface: request.interface,
         };
         let (answer, waiting) = oneshot::channel();
-        let request = Event::Request(Request::Cni { command, answer });
+        let request = Event::Request(Request::Cni {
+            command: Box::new(command),
+            answer,
+        });
         self.events.send(request).map_err(|_| stopping())?;
         Ok(Box::pin(async { waiting.await.ok().map(response) }))
     }

@@ -48,7 +48,7 @@ pub enum Request {
     /// The container runtime says what becomes of a pod.
     Cni {
         /// What, and of which pod.
-        command: CniCommand,
+        command: Box<CniCommand>,
         /// To be answered when it is true.
         answer: oneshot::Sender<protocol::cni::Answer>,
     },
