@@ -154,7 +154,7 @@ fn version_of_the_same_layout_shares_its_maps() {
     let before = ["PODS", "RANGES", "META"].map(ids);
     let mut record = record(&mesh);
     record = record.with_version(0xaa);
-    write_record(&mesh, record);
+    write_record(&mesh, &record);
     let outcome = mesh.attach(&LISTS).succeeded();
     assert!(outcome.stdout.contains("this version"), "{outcome}");
     assert_eq!(versions(&mesh), [ours]);
@@ -180,7 +180,7 @@ fn record(mesh: &Mesh) -> osm_ebpf_common::maps::PodRecord {
     records(mesh).get(&cookie, 0).expect("a record")
 }
 
-fn write_record(mesh: &Mesh, record: osm_ebpf_common::maps::PodRecord) {
+fn write_record(mesh: &Mesh, record: &osm_ebpf_common::maps::PodRecord) {
     let cookie = mesh.world.pod.netns.cookie();
     records(mesh).insert(cookie, record, 0).expect("a record");
 }
