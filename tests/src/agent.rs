@@ -16,7 +16,18 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// The agent's binary: from `OSM_AGENT`, or from the target directory of the test executable.
 #[must_use]
 pub fn binary() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("OSM_AGENT") {
+    find("OSM_AGENT", "osm-agent")
+}
+
+/// The agent built with another layout of its maps: from `OSM_AGENT_NEXT`, or from the same target
+/// directory.
+#[must_use]
+pub fn next_binary() -> Option<PathBuf> {
+    find("OSM_AGENT_NEXT", "osm-agent-next")
+}
+
+fn find(variable: &str, name: &str) -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os(variable) {
         return Some(path.into());
     }
     let test = std::env::current_exe().ok()?;
@@ -26,7 +37,7 @@ pub fn binary() -> Option<PathBuf> {
     })?;
     let is_debug = profile.ends_with("debug");
     let other = profile.with_file_name(if is_debug { "release" } else { "debug" });
-    let candidates = [profile, &other].map(|dir| dir.join("osm-agent"));
+    let candidates = [profile, &other].map(|dir| dir.join(name));
     candidates.into_iter().find(|path| path.is_file())
 }
 
@@ -48,6 +59,11 @@ impl Agent {
             binary: binary()?,
             state: StateDir::new(),
         })
+    }
+
+    /// The same state directory, worked on by another binary from now on.
+    pub fn replace(&mut self, binary: PathBuf) {
+        self.binary = binary;
     }
 
     /// The BPF file system where it pins.

@@ -27,6 +27,8 @@ pub enum Need {
     IoUring,
     /// The agent's binary.
     Agent,
+    /// The agent's binary with another layout of its maps.
+    NextAgent,
     /// A program in `PATH`, which knows `--version` or `-V`.
     Program(&'static str),
 }
@@ -40,6 +42,9 @@ impl fmt::Display for Need {
             Self::Mptcp => f.write_str("MPTCP"),
             Self::IoUring => f.write_str("io_uring"),
             Self::Agent => f.write_str("the osm-agent binary (OSM_AGENT names it)"),
+            Self::NextAgent => f.write_str(
+                "osm-agent built with --features next-layout (OSM_AGENT_NEXT names it)",
+            ),
             Self::Program(name) => write!(f, "the program {name}"),
         }
     }
@@ -55,6 +60,7 @@ impl Need {
             // 0: everybody may; absent before Linux 6.6.
             Self::IoUring => setting("kernel/io_uring_disabled").unwrap_or(0) == 0,
             Self::Agent => agent::binary().is_some(),
+            Self::NextAgent => agent::next_binary().is_some(),
             Self::Program(name) => ["--version", "-V"].iter().any(|flag| runs(name, flag)),
         }
     }

@@ -79,3 +79,23 @@ pub fn named(built: &[Executable], name: &str) -> Result<PathBuf> {
         .map(|executable| executable.path.clone())
         .with_context(|| format!("no package of the workspace has a binary `{name}`"))
 }
+
+/// Builds the agent as of a version to come, whose maps are laid out otherwise, and puts it beside
+/// the present one: for tests of upgrades. To be called before [`binaries`], as both builds end up
+/// at the same path.
+///
+/// # Errors
+///
+/// When the build fails.
+pub fn next_agent(workspace: &Workspace) -> Result<PathBuf> {
+    let mut command = workspace.cargo();
+    command
+        .args(["build", cargo::MESSAGES])
+        .args(PACKAGES)
+        .args(["--bin", AGENT, "--features", "osm-agent/next-layout"]);
+    let built = cargo::run("Building the agent to come", &mut command)?;
+    let built = named(&built, AGENT)?;
+    let next = built.with_file_name("osm-agent-next");
+    std::fs::copy(&built, &next).with_context(|| format!("copying to {}", next.display()))?;
+    Ok(next)
+}

@@ -48,6 +48,7 @@ impl Args {
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     setup::ensure(workspace, &[&build::NEEDS[..], &NEEDS].concat())?;
     privilege::verify(workspace)?;
+    let next = build::next_agent(workspace)?;
     let agent = build::named(&build::binaries(workspace)?, AGENT)?;
     let mut all = programs(workspace, "Building xtask's tests", &["-p", "xtask"])?;
     all.extend(programs(workspace, "Building the tests", &PACKAGES)?);
@@ -62,7 +63,10 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         session.run(workspace, program, &mut command, args)?;
     }
     session.documentation(workspace, args)?;
-    let environment = [("OSM_AGENT", OsString::from(agent))];
+    let environment = [
+        ("OSM_AGENT", OsString::from(agent)),
+        ("OSM_AGENT_NEXT", OsString::from(next)),
+    ];
     for program in &on_kernel {
         let mut command = privilege::as_root(workspace, &environment)?;
         command.arg(&program.path);
