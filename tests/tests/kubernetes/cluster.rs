@@ -11,7 +11,7 @@ use http::{Method, Request};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Client, Config, Resource as _};
 use osm_tests::TempDir;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::server::{Server, free_port};
@@ -19,9 +19,13 @@ use crate::server::{Server, free_port};
 /// How long anything of the servers may take.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// How long one try may take while they start.
+const TRY: Duration = Duration::from_secs(5);
+
 /// The user that a pod of the agent's service account is.
-const AGENT: &str = "system:serviceaccount:osm-system:osm-agent";
-const AGENT_GROUPS: &str =
+pub const AGENT: &str = "system:serviceaccount:osm-system:osm-agent";
+/// The groups of that user.
+pub const AGENT_GROUPS: &str =
     "system:serviceaccounts,system:serviceaccounts:osm-system,system:authenticated";
 
 /// What a request brought: the object, or why it was refused.
@@ -165,16 +169,26 @@ users: [{{name: it, user: {{token: {token}}}}}]
             }
             let request = Request::get(path).body(Vec::new()).expect("a request");
             let answer = self.client.request_text(request);
+            // A server that only begins may listen and not answer.
+            let answer = async { tokio::time::timeout(TRY, answer).await };
             match self.runtime.block_on(answer) {
-                Ok(_) => return,
-                Err(error) if Instant::now() > deadline => panic!("{path}: {error}"),
-                Err(_) => thread::sleep(Duration::from_millis(50)),
+                Ok(Ok(_)) => return,
+                other if Instant::now() > deadline => panic!("{path}: {other:?}"),
+                _ => thread::sleep(Duration::from_millis(50)),
             }
         }
     }
 
     #[track_caller]
     fn install(&mut self) {
+        let namespace = json!({
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": { "name": "osm-system" },
+        });
+        let _ = self
+            .create("/api/v1/namespaces", &namespace)
+            .expect("a namespace");
         for name in ["rbac.yaml", "meshconfig-crd.yaml"] {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
             let path = path.join(name);

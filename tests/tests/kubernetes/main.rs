@@ -6,5 +6,11 @@ mod cluster;
 mod control_plane;
 #[path = "../mesh/mod.rs"]
 mod mesh;
+mod mesh_config;
+mod node;
 mod objects;
+mod outage;
+mod pods;
+mod role;
+mod scene;
 mod server;
