@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    os::fd::AsRawFd as _,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -15,19 +16,23 @@ use crate::{
         source::{Membership, PodKey, PodSpec},
         status::{Means, PodStatus, State},
     },
+    pod::Netns,
     protocol::{self, Mode, cni},
 };
 
 /// How long a source may take to show a pod that asks, and the pod to be found.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a pod may take from its network to its first process.
+const STARTING: Duration = Duration::from_mins(2);
+
 /// The requests without an answer, and what came with them.
 #[derive(Default)]
 pub(super) struct Requests {
     waiting: Vec<(Instant, Request)>,
-    /// Network namespaces that the container runtime told of, by pod: a pod that starts has no
-    /// process yet.
-    hints: BTreeMap<PodKey, PathBuf>,
+    /// Network namespaces that the container runtime told of, by pod, and when: a pod that
+    /// starts has no process yet.
+    hints: BTreeMap<PodKey, (Instant, Netns)>,
 }
 
 /// What is known of a pod that somebody asks about.
@@ -53,8 +58,8 @@ impl Requests {
 
 impl Control {
     /// Takes a request in: it is answered after a pass.
-    pub(super) fn take_request(&mut self, request: Request) {
-        match &request {
+    pub(super) fn take_request(&mut self, mut request: Request) {
+        match &mut request {
             Request::Enrol { peer, .. } => {
                 if !self.options.has_source && self.key_of_peer(peer).is_none() {
                     self.admit(peer);
@@ -66,14 +71,18 @@ impl Control {
             Request::Cni { command, .. } => {
                 if let Some(key) = self.key_of(command) {
                     self.knowledge.touch(&key);
-                    match (command.action, &command.netns_path) {
-                        (CniAction::Add, Some(path)) => {
-                            self.requests.hints.insert(key, path.clone());
+                    match command.action {
+                        CniAction::Add => {
+                            let taken = Err("the loop has taken it".into());
+                            if let Ok(netns) = std::mem::replace(&mut command.netns, taken) {
+                                let hint = (Instant::now(), netns);
+                                self.requests.hints.insert(key, hint);
+                            }
                         }
-                        (CniAction::Del, _) => {
+                        CniAction::Del => {
                             self.requests.hints.remove(&key);
                         }
-                        _ => {}
+                        CniAction::Check => {}
                     }
                 }
             }
@@ -115,17 +124,20 @@ impl Control {
         }
     }
 
-    /// The pod's network namespace, as the container runtime told it.
-    pub(super) fn hint(&self, key: &str) -> Option<&Path> {
-        self.requests.hints.get(key).map(PathBuf::as_path)
+    /// A path of the pod's network namespace, as the container runtime told of it. The runtime's
+    /// own path need not exist for this process.
+    pub(super) fn hint(&self, key: &str) -> Option<PathBuf> {
+        let (_, netns) = self.requests.hints.get(key)?;
+        Some(format!("/proc/self/fd/{}", netns.file().as_raw_fd()).into())
     }
 
-    /// Drops what is known of pods that are gone.
+    /// Drops what is known of pods that are gone, or have processes by now: an open namespace
+    /// does not go away.
     pub(super) fn forget_hints(&mut self) {
         let knowledge = &self.knowledge;
-        self.requests
-            .hints
-            .retain(|key, _| knowledge.pod(key).is_some());
+        self.requests.hints.retain(|key, (since, _)| {
+            since.elapsed() < STARTING && knowledge.pod(key).is_some()
+        });
     }
 
     fn count(&self, asked: Asked, is_done: bool) {

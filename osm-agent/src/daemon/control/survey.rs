@@ -138,7 +138,8 @@ impl Control {
             }
             Membership::InMesh => {
                 let wanted = self.lists_of(key, spec);
-                match self.options.locator.locate(spec, index, self.hint(key)) {
+                let hint = self.hint(key);
+                match self.options.locator.locate(spec, index, hint.as_deref()) {
                     Whereabouts::Found(pod) => {
                         self.add(key, pod, wanted, true, survey);
                     }
@@ -179,13 +180,14 @@ impl Control {
             .collect();
         for record in unknown {
             let pod = record.netns_cookie;
-            // A namespace of which no program is left may be gone, or somebody has detached it.
-            if self.is_kept(&record, survey)
-                && (survey.missing.contains(&record.name) && !record.is_gone
-                    || self.adopt(&record, index, survey)
-                    || !record.is_gone)
-            {
-                continue;
+            if self.is_kept(&record, survey) {
+                // A namespace of which no program is left may be gone, or somebody has detached
+                // it: whoever finds its processes knows.
+                let is_missing = survey.missing.contains(&record.name);
+                let is_found = !is_missing && self.adopt(&record, index, survey);
+                if is_found || !record.is_gone {
+                    continue;
+                }
             }
             let real = Real {
                 ebpf: Found::AsWanted,
