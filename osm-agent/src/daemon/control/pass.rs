@@ -81,12 +81,11 @@ impl Control {
         for action in &actions {
             self.perform(*action, &mut survey);
         }
-        if !actions.is_empty()
-            && let Err(error) = self.datapath.tidy()
-        {
+        self.conclude(survey);
+        // Also without any action: what was read for this pass is not for the next one.
+        if let Err(error) = self.datapath.tidy() {
             tracing::warn!("{error}; what is left is removed later");
         }
-        self.conclude(survey);
     }
 
     fn perform(&mut self, action: Action, survey: &mut Survey) {
