@@ -238,17 +238,16 @@ fn program(variable: &str) -> Option<OsString> {
 
 fn start_etcd(program: &OsString, port: u16, files: &Path) -> Server {
     let client = format!("http://127.0.0.1:{port}");
-    let peer = "http://127.0.0.1:0";
+    let peer = format!("http://127.0.0.1:{}", free_port());
     let mut command = Command::new(program);
     command
         .arg("--data-dir")
         .arg(files.join("etcd"))
         .args(["--listen-client-urls", &client])
         .args(["--advertise-client-urls", &client])
-        .args(["--listen-peer-urls", peer])
-        .args(["--initial-advertise-peer-urls", peer])
-        .args(["--initial-cluster", &format!("default={peer}")])
-        .env("ETCD_UNSUPPORTED_ARCH", std::env::consts::ARCH);
+        .args(["--listen-peer-urls", &peer])
+        .args(["--initial-advertise-peer-urls", &peer])
+        .args(["--initial-cluster", &format!("default={peer}")]);
     Server::start("etcd", command, files)
 }
 

@@ -14,7 +14,9 @@ fn outage_of_the_api_server_costs_nobody_interception() {
     scene.annotate(&web, EXCLUDED_RANGES, "198.51.100.10/32");
     web.wait_until(FIRST, Lands::Direct);
     scene.node.wait_until_ready();
-    let load = web.load(SECOND);
+    let mut busy = scene.create_pod("busy");
+    busy.wait_until(SECOND, Lands::Outbound);
+    let load = busy.load(SECOND);
 
     scene.cluster.kill_api_server();
     web.expect(FIRST, Lands::Direct);
@@ -49,7 +51,9 @@ fn changes_after_an_outage_arrive_at_an_agent_that_went_on_running() {
     let (mut web, mut gone) = (scene.create_pod("web"), scene.create_pod("gone"));
     web.wait_until(FIRST, Lands::Outbound);
     gone.wait_until(FIRST, Lands::Outbound);
-    let load = web.load(SECOND);
+    let mut busy = scene.create_pod("busy");
+    busy.wait_until(SECOND, Lands::Outbound);
+    let load = busy.load(SECOND);
 
     for _ in 0..3 {
         scene.cluster.kill_api_server();

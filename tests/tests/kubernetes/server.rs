@@ -1,14 +1,19 @@
 //! The two servers as processes that go with the test.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use osm_tests::process::spawn;
 
 /// How much of a log a failed test shows.
 const TAIL_LINES: usize = 25;
+
+/// Where looking for free ports begins.
+const FIRST_PORT: u16 = 20000;
 
 /// A server that logs to a file. Killed on drop, and by the kernel where the test dies first.
 #[derive(Debug)]
@@ -57,8 +62,16 @@ impl Drop for Server {
     }
 }
 
-/// A port of 127.0.0.1 that is free now.
+/// A port of 127.0.0.1 that nobody else takes: below those that the kernel gives to connections.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port of 127.0.0.1");
-    listener.local_addr().expect("its own address").port()
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| {
+        let of_process = std::process::id() % 100 * 100;
+        AtomicU16::new(FIRST_PORT + u16::try_from(of_process).unwrap_or_default())
+    });
+    loop {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
