@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use osm_tests::{Client, Dial, Many, Node, Tally, World, agent};
+use osm_tests::{Client, Dial, Many, Need, Node, Tally, World, agent, missing};
 
 use crate::{
     REMOTE,
@@ -134,4 +134,15 @@ fn survive(builds: &[PathBuf]) {
 fn no_connection_is_lost_or_leaks_while_agents_are_killed() {
     let Some(binary) = agent::binary() else { return };
     survive(&[binary]);
+}
+
+#[test]
+fn no_connection_is_lost_or_leaks_while_agents_of_two_layouts_replace_each_other() {
+    if missing(&[Need::Agent, Need::NextAgent]) {
+        return;
+    }
+    let (Some(binary), Some(next)) = (agent::binary(), agent::next_binary()) else {
+        return;
+    };
+    survive(&[binary, next]);
 }

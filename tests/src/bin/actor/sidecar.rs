@@ -1,5 +1,6 @@
 //! A transparent proxy: forwards every connection to where it wanted to go.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::str::FromStr;
@@ -8,9 +9,9 @@ use std::sync::Arc;
 use anyhow::{Result, anyhow};
 use osm_tests::canonical;
 use osm_tests::event::{Event, Listener};
-use osm_tests::sys::{error_name, original_destination};
+use osm_tests::sys::{self, error_name, original_destination};
 use tokio::io::copy_bidirectional_with_sizes;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::accept::{Arrival, accept_all, adopt, reset, runtime};
@@ -189,8 +190,7 @@ impl Sidecar {
         if self.listen.iter().any(is_own) {
             return Err("loop".to_owned());
         }
-        let upstream = TcpStream::connect(to).await;
-        let upstream = upstream.map_err(|error| error_name(&error))?;
+        let upstream = connect(to).await.map_err(|error| error_name(&error))?;
         let _ = upstream.set_nodelay(true);
         Ok(upstream)
     }
@@ -200,4 +200,15 @@ impl Sidecar {
             print(event);
         }
     }
+}
+
+/// From a port that no application is given: a server that sees it knows whom it talks to.
+async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = match to {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // Older kernels choose any.
+    let _ = sys::set_local_ports(socket.as_fd(), 20_000, 31_999);
+    socket.connect(to).await
 }
