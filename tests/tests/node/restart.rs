@@ -90,7 +90,7 @@ fn survive(builds: &[PathBuf]) {
                 2 => node.remove_pod_if_there(&comes_and_goes),
                 _ => node.add_pod(pod, &[("inbound-port-exclusion-list", "9999")]),
             }
-            thread::sleep(Duration::from_millis(random(round, 250)));
+            thread::sleep(Duration::from_millis(50 + random(round, 400)));
             node.kill();
             let build = usize::try_from(round).unwrap_or_default() % builds.len();
             node.start_binary(&builds[build]);
@@ -116,7 +116,7 @@ fn survive(builds: &[PathBuf]) {
         inbound.around
     );
     for seen in [&outbound, &inbound] {
-        assert!(seen.made > 1000, "there was load: {}", seen.made);
+        assert!(seen.made >= 1000, "there was load: {}", seen.made);
         assert_eq!(seen.failed, Vec::<String>::new());
         assert_eq!((seen.around, seen.wrong_peer), (0, 0));
     }
