@@ -42,9 +42,9 @@ impl fmt::Display for Need {
             Self::Mptcp => f.write_str("MPTCP"),
             Self::IoUring => f.write_str("io_uring"),
             Self::Agent => f.write_str("the osm-agent binary (OSM_AGENT names it)"),
-            Self::NextAgent => f.write_str(
-                "osm-agent built with --features next-layout (OSM_AGENT_NEXT names it)",
-            ),
+            Self::NextAgent => {
+                f.write_str("osm-agent built with --features next-layout (OSM_AGENT_NEXT names it)")
+            }
             Self::Program(name) => write!(f, "the program {name}"),
         }
     }

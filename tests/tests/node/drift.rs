@@ -96,7 +96,9 @@ fn damage_to_a_pod_s_links_pins_and_entries_is_mended() {
             format!("{name} unpinned"),
             Box::new(move |node| {
                 let pins = node.state().pins();
-                let shared = pins.iter().find(|pin| pin.ends_with(name) && !pin.starts_with("pods"));
+                let shared = pins
+                    .iter()
+                    .find(|pin| pin.ends_with(name) && !pin.starts_with("pods"));
                 unpin(&node.state().path().join(shared.expect("it is pinned")));
             }),
         ));

@@ -46,16 +46,14 @@ fn pods_of_a_full_node_are_enrolled_changed_adopted_and_let_go() {
         node.add_pod_file(&format!("bare-{number}"), &pod.file(number));
     }
     node.start();
-    let all = |node: &Node| {
-        (node.metric("osm_pods{state=\"intercepted\"}") - PODS as f64).abs() < 0.5
-    };
+    let all =
+        |node: &Node| (node.metric("osm_pods{state=\"intercepted\"}") - PODS as f64).abs() < 0.5;
     node.wait("all are intercepted", all);
     node.wait_ready();
     let enrolled = busy(&node);
     let rss = node.metric("process_resident_memory_bytes") / f64::from(1 << 20);
-    let changed = |node: &Node| {
-        node.metric("osm_enrolments_total{means=\"ebpf\",outcome=\"changed\"}")
-    };
+    let changed =
+        |node: &Node| node.metric("osm_enrolments_total{means=\"ebpf\",outcome=\"changed\"}");
     let before = busy(&node);
     let start = Instant::now();
     node.mesh("{traffic: {outboundIPRangeExclusionList: [10.0.0.0/8], outboundPortExclusionList: [1, 2]}}");

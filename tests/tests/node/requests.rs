@@ -137,7 +137,12 @@ fn without_a_source_pods_speak_for_themselves_and_stay_over_a_restart() {
     expect_outbound(&mut sidecar, &app.connect(REMOTE), REMOTE, pod.ip4());
     drop((sidecar, app));
     drop(pod);
-    node.wait("it is let go when it is gone", |node| node.state().pins().iter().all(|pin| !pin.starts_with("pods")));
+    node.wait("it is let go when it is gone", |node| {
+        node.state()
+            .pins()
+            .iter()
+            .all(|pin| !pin.starts_with("pods"))
+    });
 }
 
 #[test]
@@ -148,7 +153,10 @@ fn container_runtime_is_answered_when_the_pod_is_intercepted() {
     let pod = &world.pod;
     let add = || cni(&node, "ADD", pod);
     let ended = add().failed();
-    assert!(ended.stdout.contains("\"code\": 11") || ended.stdout.contains("\"code\":11"), "{ended}");
+    assert!(
+        ended.stdout.contains("\"code\": 11") || ended.stdout.contains("\"code\":11"),
+        "{ended}"
+    );
     node.start();
     node.add_pod(pod, &[]);
     let ended = cni(&node, "ADD", pod).succeeded();

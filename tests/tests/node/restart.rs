@@ -132,6 +132,8 @@ fn survive(builds: &[PathBuf]) {
 
 #[test]
 fn no_connection_is_lost_or_leaks_while_agents_are_killed() {
-    let Some(binary) = agent::binary() else { return };
+    let Some(binary) = agent::binary() else {
+        return;
+    };
     survive(&[binary]);
 }

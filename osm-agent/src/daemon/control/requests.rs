@@ -135,9 +135,9 @@ impl Control {
     /// does not go away.
     pub(super) fn forget_hints(&mut self) {
         let knowledge = &self.knowledge;
-        self.requests.hints.retain(|key, (since, _)| {
-            since.elapsed() < STARTING && knowledge.pod(key).is_some()
-        });
+        self.requests
+            .hints
+            .retain(|key, (since, _)| since.elapsed() < STARTING && knowledge.pod(key).is_some());
     }
 
     fn count(&self, asked: Asked, is_done: bool) {
