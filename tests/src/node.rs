@@ -291,17 +291,17 @@ impl Node {
 
     /// Waits until a pod is shown as intercepted.
     #[track_caller]
-    pub fn wait_intercepted(&self, pod: &Pod) -> Duration {
+    pub fn wait_intercepted(&self, pod: &Pod) {
         self.wait("the pod is intercepted", |node| {
             node.pod(pod)
                 .is_some_and(|pod| pod["state"] == "intercepted")
-        })
+        });
     }
 
     /// Waits until the agent says that all is well.
     #[track_caller]
-    pub fn wait_ready(&self) -> Duration {
-        self.wait("it is ready", |node| node.get("/readyz").0 == 200)
+    pub fn wait_ready(&self) {
+        self.wait("it is ready", |node| node.get("/readyz").0 == 200);
     }
 
     fn pods(&self) -> PathBuf {

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config::Lists,
-    ebpf::{Ebpf, links::CGROUP_HOOKS, objects},
+    ebpf::{Ebpf, hooks::CGROUP_HOOKS, objects},
     error::Result,
     interceptor::Interceptor as _,
     pod::{Netns, Pod},

@@ -6,9 +6,11 @@ use std::{
 };
 
 use super::{
-    links,
+    hooks,
+    lock::Patience,
     maps::{OWN, SHARED},
-    state::{self, Patience, StateDir, entries, name_of, number_of},
+    pins,
+    state::{self, StateDir, entries, name_of, number_of},
 };
 use crate::error::{Result, Tried as _};
 
@@ -35,7 +37,7 @@ pub fn cleanup(state_dir: &Path) -> Result<Cleaned> {
     // What redirects first, everywhere; a cgroup's links serve pods that others let go of.
     for directory in [state.pods(), state.staging(), state.cgroups()] {
         for path in numbered(&directory)? {
-            links::detach(&path)?;
+            pins::detach(&path)?;
         }
     }
     for version in numbered(&state.path().join("versions"))? {
@@ -44,7 +46,7 @@ pub fn cleanup(state_dir: &Path) -> Result<Cleaned> {
     let path = state.path().to_owned();
     remove_known(&path.join("maps"), is_map)?;
     remove_known(&path.join("programs"), |name| {
-        links::names().any(|it| it == name)
+        hooks::names().any(|it| it == name)
     })?;
     for directory in ["pods", "staging", "cgroups", "versions"] {
         state::remove_empty(&path.join(directory))?;

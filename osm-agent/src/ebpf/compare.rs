@@ -10,10 +10,10 @@ use osm_ebpf_common::{decision::Direction, maps::PodRecord};
 
 use super::{
     Ebpf,
-    links::{self, Condition, Links},
+    links::{Condition, Links},
     listeners,
     maps::Held,
-    objects, version,
+    objects, pins, version,
 };
 use crate::{
     error::{Result, Tried as _},
@@ -142,7 +142,7 @@ impl Ebpf {
                 fs::create_dir_all(directory)
                     .tried(|| format!("create {}", directory.display()))?;
             }
-            links::replace(held.object.as_fd(), &held.path)?;
+            pins::replace(held.object.as_fd(), &held.path)?;
         }
         Ok(self.words(&lost))
     }

@@ -1,21 +1,18 @@
-//! A pod's links: which program goes where, in which order, and how they are pinned.
+//! A pod's links: attached, compared, made what they have to be.
 
 use std::{
-    fs, io,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
 
-use aya_obj::generated::bpf_attach_type::{
-    self, BPF_CGROUP_GETSOCKOPT, BPF_CGROUP_INET4_CONNECT, BPF_CGROUP_INET4_GETPEERNAME,
-    BPF_CGROUP_INET4_GETSOCKNAME, BPF_CGROUP_INET6_CONNECT, BPF_CGROUP_INET6_GETPEERNAME,
-    BPF_CGROUP_INET6_GETSOCKNAME, BPF_CGROUP_SOCK_OPS, BPF_SK_LOOKUP,
-};
+use aya_obj::generated::bpf_attach_type::{self, BPF_CGROUP_SOCK_OPS, BPF_SK_LOOKUP};
 use osm_ebpf_common::maps::PodRecord;
 
 use super::{
-    maps::{Maps, is_no_such_pin},
-    state::{self, StateDir, name_of},
+    hooks::{CGROUP_HOOKS, INBOUND, PASSIVE_HOOKS, names},
+    maps::Maps,
+    pins::{detach, open, remove_others, replace},
+    state::StateDir,
     version::{self, Programs},
 };
 use crate::{
@@ -23,57 +20,6 @@ use crate::{
     pod::Pod,
     sys::bpf::{self, Target},
 };
-
-/// A program and the event of a cgroup that it is attached to.
-pub struct Hook {
-    /// The program's name in the object, which is also that of its pins.
-    pub program: &'static str,
-    /// The event.
-    pub attach_type: bpf_attach_type,
-}
-
-/// In the order of attaching: what redirects comes last, when all that a redirected
-/// connection needs is there. Detaching goes the other way.
-pub const CGROUP_HOOKS: [Hook; 8] = [
-    Hook {
-        program: "getsockopt",
-        attach_type: BPF_CGROUP_GETSOCKOPT,
-    },
-    Hook {
-        program: "getpeername4",
-        attach_type: BPF_CGROUP_INET4_GETPEERNAME,
-    },
-    Hook {
-        program: "getpeername6",
-        attach_type: BPF_CGROUP_INET6_GETPEERNAME,
-    },
-    Hook {
-        program: "getsockname4",
-        attach_type: BPF_CGROUP_INET4_GETSOCKNAME,
-    },
-    Hook {
-        program: "getsockname6",
-        attach_type: BPF_CGROUP_INET6_GETSOCKNAME,
-    },
-    Hook {
-        program: "socket_events",
-        attach_type: BPF_CGROUP_SOCK_OPS,
-    },
-    Hook {
-        program: "connect4",
-        attach_type: BPF_CGROUP_INET4_CONNECT,
-    },
-    Hook {
-        program: "connect6",
-        attach_type: BPF_CGROUP_INET6_CONNECT,
-    },
-];
-
-/// How many hooks do not redirect.
-const PASSIVE_HOOKS: usize = 6;
-const INBOUND: &str = "inbound";
-/// What the name of a link ends with until it takes the place of the one before.
-const NEW: &str = "_new";
 
 /// How a link is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -319,32 +265,6 @@ impl Links<'_> {
     }
 }
 
-/// Detaches the links in a directory, in the order that never leaves a connection
-/// redirected without what it needs, and removes the directory.
-///
-/// # Errors
-/// Where a pin can't be opened or removed.
-pub fn detach(directory: &Path) -> Result<()> {
-    let mut present = state::entries(directory)?;
-    present.sort_by_key(|path| detach_rank(name_of(path).unwrap_or_default()));
-    for path in present {
-        detach_one(&path)?;
-    }
-    state::remove_empty(directory)
-}
-
-/// What redirects goes first, what is not known comes next: it may redirect as well.
-fn detach_rank(name: &str) -> usize {
-    let name = name.strip_suffix(NEW).unwrap_or(name);
-    let hook = CGROUP_HOOKS.iter().rposition(|hook| hook.program == name);
-    match hook {
-        _ if name == INBOUND => 0,
-        Some(index) if index >= PASSIVE_HOOKS => 1,
-        None => 2,
-        Some(index) => 3 + CGROUP_HOOKS.len() - index,
-    }
-}
-
 /// Whether all links of a pod are attached, whichever version's programs they run.
 ///
 /// # Errors
@@ -365,14 +285,6 @@ pub fn are_attached(state: &StateDir, cookie: u64, maps: &Maps) -> Result<bool> 
         }
     }
     Ok(true)
-}
-
-/// The names of a pod's links.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    CGROUP_HOOKS
-        .iter()
-        .map(|hook| hook.program)
-        .chain([INBOUND])
 }
 
 /// Whether a pod's network namespace is gone, as far as its link tells.
@@ -407,52 +319,4 @@ fn condition(
         Ok(_) => Condition::OtherProgram,
     };
     Ok((condition, Some(link)))
-}
-
-fn open(path: &Path) -> Result<Option<OwnedFd>> {
-    match bpf::open_pinned(path) {
-        Ok(link) => Ok(Some(link)),
-        Err(error) if is_no_such_pin(&error) => Ok(None),
-        Err(error) => Err(error).tried(|| format!("open {}", path.display())),
-    }
-}
-
-/// Pins an object in the place of whatever is there, without a moment in between.
-///
-/// # Errors
-/// Where it can't be pinned.
-pub fn replace(object: BorrowedFd<'_>, path: &Path) -> Result<()> {
-    let pinned = bpf::pin(object, path);
-    if !matches!(&pinned, Err(error) if error.kind() == io::ErrorKind::AlreadyExists) {
-        return pinned.tried(|| format!("pin {}", path.display()));
-    }
-    let mut new = path.as_os_str().to_owned();
-    new.push(NEW);
-    let new = PathBuf::from(new);
-    // One of an agent that was killed.
-    detach_one(&new)?;
-    bpf::pin(object, &new).tried(|| format!("pin {}", new.display()))?;
-    fs::rename(&new, path).tried(|| format!("pin {}", path.display()))
-}
-
-fn remove_others(directory: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<()> {
-    for path in state::entries(directory)? {
-        if !name_of(&path).is_some_and(&is_wanted) {
-            detach_one(&path)?;
-        }
-    }
-    Ok(())
-}
-
-/// Detaches one link and removes its pin, if it is there.
-///
-/// # Errors
-/// Where it can't be opened or removed.
-pub fn detach_one(path: &Path) -> Result<()> {
-    let Some(link) = open(path)? else {
-        return Ok(());
-    };
-    // It fails where the cgroup or the namespace is gone, and with it the attachment.
-    let _ = bpf::link_detach(link.as_fd());
-    fs::remove_file(path).tried(|| format!("remove {}", path.display()))
 }

@@ -4,14 +4,18 @@
 mod cleanup;
 mod compare;
 mod enrol;
+pub(crate) mod hooks;
 mod interfaces;
-pub(crate) mod links;
+mod links;
 mod listeners;
+mod lock;
 mod maps;
 pub(crate) mod objects;
+mod pins;
 mod place;
 mod pods;
 mod policies;
+mod salvage;
 mod state;
 mod version;
 
@@ -26,8 +30,9 @@ use crate::{
     policy::Policy,
 };
 use compare::Pass;
+use lock::Patience;
 use maps::Maps;
-use state::{Patience, StateDir};
+use state::StateDir;
 use version::Programs;
 
 pub use cleanup::{Cleaned, cleanup};

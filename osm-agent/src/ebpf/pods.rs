@@ -8,7 +8,7 @@ use osm_ebpf_common::{
     maps::{Counters, LocalKey, MAX_PODS, PodEntry, PodRecord, PolicyWord},
 };
 
-use super::{Ebpf, Intercepted, found, links, maps::Maps};
+use super::{Ebpf, Intercepted, found, links, maps::Maps, pins};
 use crate::{
     error::{Error, Result, Tried as _},
     pod::Pod,
@@ -95,7 +95,7 @@ impl Ebpf {
 
     pub(super) fn withdraw_pod(&mut self, netns_cookie: u64) -> Result<()> {
         let record = self.maps.record(netns_cookie)?;
-        links::detach(&self.state.pod(netns_cookie))?;
+        pins::detach(&self.state.pod(netns_cookie))?;
         self.undescribe(netns_cookie)?;
         if record.is_some_and(|record| record.shares_cgroup()) {
             self.detach_unused_cgroups()?;
@@ -117,7 +117,7 @@ impl Ebpf {
             .collect();
         for id in present {
             if !used.contains(&id) {
-                links::detach(&self.state.cgroup(id))?;
+                pins::detach(&self.state.cgroup(id))?;
             }
         }
         Ok(())

@@ -11,59 +11,22 @@
 
 use std::{
     ffi::OsStr,
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
 };
 
 use super::{
-    links,
+    lock::{Patience, wait_for},
     maps::SHARED,
+    pins,
     place::{self, BPFFS},
 };
 use crate::error::{Error, Result, Tried as _};
 
 /// Where the state is unless something else is said.
 pub const DEFAULT_STATE_DIR: &str = "/sys/fs/bpf/osm";
-
-/// How long to wait for another process that works on the directory.
-#[derive(Clone, Copy, Debug)]
-pub enum Patience {
-    /// As long as a command of another process may take.
-    Command,
-    /// Not longer than one that is just ending takes: who has it stays.
-    Agent,
-}
-
-impl Patience {
-    const fn limit(self) -> Duration {
-        match self {
-            Self::Command => Duration::from_secs(10),
-            Self::Agent => Duration::from_secs(1),
-        }
-    }
-
-    fn exhausted(self, path: &Path) -> Error {
-        let (problem, advice) = match self {
-            Self::Command => (
-                "another osm-agent works on this state directory",
-                "if `osm-agent run` serves this node, change its sources instead, or stop it first",
-            ),
-            Self::Agent => (
-                "another agent runs on this state directory",
-                "stop that one first, or give --state-dir another one",
-            ),
-        };
-        Error::State {
-            path: path.into(),
-            problem: problem.into(),
-            advice: advice.into(),
-        }
-    }
-}
 
 /// A state directory, locked.
 #[derive(Debug)]
@@ -182,7 +145,7 @@ impl StateDir {
         let staged = self
             .staging()
             .join(published.file_name().unwrap_or_default());
-        links::detach(&staged)?;
+        pins::detach(&staged)?;
         remove_all(&staged)?;
         fs::create_dir_all(&staged).tried(|| format!("create {}", staged.display()))?;
         Ok(staged)
@@ -240,7 +203,7 @@ impl StateDir {
     pub fn empty_staging(&self) -> Result<()> {
         for number in self.numbered(&self.staging())? {
             let staged = self.staging().join(file_name(number));
-            links::detach(&staged)?;
+            pins::detach(&staged)?;
             remove_all(&staged)?;
         }
         Ok(())
@@ -288,23 +251,6 @@ impl StateDir {
             remove_empty(&directory)?;
         }
         remove_pins(&self.maps(), SHARED.iter().map(|map| map.name))
-    }
-}
-
-/// Waits until no other process works on a directory.
-fn wait_for(lock: &File, path: &Path, patience: Patience) -> Result<()> {
-    let deadline = Instant::now() + patience.limit();
-    loop {
-        match lock.try_lock() {
-            Ok(()) => return Ok(()),
-            Err(TryLockError::WouldBlock) if Instant::now() > deadline => {
-                return Err(patience.exhausted(path));
-            }
-            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(5)),
-            Err(TryLockError::Error(error)) => {
-                return Err(error).tried(|| format!("lock {}", path.display()));
-            }
-        }
     }
 }
 

@@ -3,12 +3,11 @@
 
 use std::{
     os::fd::{AsFd as _, OwnedFd},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, Map, MapData, MapError},
     programs::{Program, ProgramError, SkLookup},
 };
 use osm_ebpf_common::{
@@ -17,18 +16,19 @@ use osm_ebpf_common::{
 };
 
 use super::{
-    links::CGROUP_HOOKS,
-    maps::{Definition, Held, Maps, OWN, SHARED, is_no_such_pin, open_pin},
+    hooks::CGROUP_HOOKS,
+    maps::{Held, Maps, OWN, SHARED, is_no_such_pin, open_pin},
     objects,
+    salvage::{
+        TEMPLATE, find_again, is_of_this_layout, pin, pinned_programs, program_names, programs_in,
+        read_first, share,
+    },
     state::{self, StateDir},
 };
 use crate::{
     error::{Error, Result, Tried as _},
     sys::bpf,
 };
-
-/// The program for network namespaces as it is for no pod: by it, those of pods are known again.
-const TEMPLATE: &str = "inbound_lookup";
 
 /// The programs of this version.
 pub struct Programs {
@@ -166,11 +166,6 @@ fn shared_layout(state: &StateDir) -> Result<Option<u32>> {
     Ok((state.layout != 0).then_some(state.layout))
 }
 
-fn read_first<V: aya::Pod>(map: OwnedFd) -> Result<V, MapError> {
-    let map = MapData::from_fd(map).and_then(Map::from_map_data)?;
-    Array::<_, V>::try_from(map)?.get(&0, 0)
-}
-
 fn nothing_complete(state: &StateDir) -> Result<Option<Opened>> {
     match state.linked_pods()?.len() {
         0 => Ok(None),
@@ -199,11 +194,6 @@ fn unusable(state: &StateDir, problem: &str) -> Error {
                  them with `osm-agent cleanup`"
             .into(),
     }
-}
-
-fn program_names() -> impl Iterator<Item = &'static str> {
-    let hooks = CGROUP_HOOKS.iter().map(|hook| hook.program);
-    hooks.chain([TEMPLATE])
 }
 
 /// Whether a version's directory has everything.
@@ -285,72 +275,6 @@ fn begin(mut maps: Maps) -> Result<()> {
         next_policy: used + 1,
         staged_policy: 0,
     })
-}
-
-fn is_of_this_layout(directory: &Path) -> Result<bool> {
-    let Some((meta, info)) = open_pin(&directory.join("META"))? else {
-        return Ok(false);
-    };
-    if info.value_size as usize != size_of::<Meta>() {
-        return Ok(false);
-    }
-    let meta = read_first::<Meta>(meta).tried(|| "read the map META")?;
-    Ok(meta.layout == LAYOUT_VERSION)
-}
-
-/// Pins the maps of one directory in another one too; says whether there were any.
-fn share(from: &Path, to: &Path) -> Result<bool> {
-    let mut any = false;
-    for map in &OWN {
-        if let Some((pinned, info)) = open_pin(&from.join(map.name))?
-            && map.fits(&info)
-        {
-            pin(&pinned, &to.join(map.name))?;
-            any = true;
-        }
-    }
-    Ok(any)
-}
-
-/// Pins maps again whose pins were removed, and that programs still use.
-fn find_again(directory: &Path, wanted: &[Definition], programs: &[PathBuf]) -> Result<()> {
-    for map in wanted {
-        let path = directory.join(map.name);
-        if !path.exists()
-            && directory.is_dir()
-            && let Some(found) = used_by(programs, map)
-        {
-            pin(&found, &path)?;
-        }
-    }
-    Ok(())
-}
-
-fn used_by(programs: &[PathBuf], wanted: &Definition) -> Option<OwnedFd> {
-    programs.iter().find_map(|path| {
-        let program = bpf::open_pinned(path).ok()?;
-        let maps = bpf::program_info(program.as_fd()).ok()?.maps;
-        maps.into_iter().find_map(|id| {
-            let map = bpf::map_by_id(id).ok()?;
-            let info = bpf::map_info(map.as_fd()).ok()?;
-            (wanted.is_named(&info) && wanted.fits(&info)).then_some(map)
-        })
-    })
-}
-
-fn pinned_programs(state: &StateDir) -> Result<Vec<PathBuf>> {
-    let versions = state.numbered(&state.versions())?.into_iter();
-    Ok(versions
-        .flat_map(|version| programs_in(&state.version(version)))
-        .collect())
-}
-
-fn programs_in(directory: &Path) -> Vec<PathBuf> {
-    program_names().map(|name| directory.join(name)).collect()
-}
-
-fn pin(object: &OwnedFd, path: &Path) -> Result<()> {
-    bpf::pin(object.as_fd(), path).tried(|| format!("pin {}", path.display()))
 }
 
 fn load(shared: &Path, own: &Path) -> Result<()> {

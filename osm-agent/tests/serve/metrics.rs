@@ -52,7 +52,7 @@ fn number_of_series_does_not_grow_with_what_happens() {
     metrics.enrolled(Means::Iptables, Enrolment::Failed);
     metrics.withdrawn(Withdrawal::Failed);
     metrics.drift(Means::Ebpf, 3);
-    metrics.pass(Duration::from_secs(60));
+    metrics.pass(Duration::from_mins(1));
     metrics.config_error(Part::Mesh);
     metrics.request(Asked::Cni, Answered::Limited);
     metrics.source_error(SourceKind::Kubernetes);

@@ -1,5 +1,7 @@
 //! A pod's life, as files tell of it.
 
+use std::time::Instant;
+
 use osm_tests::{Node, World};
 use rstest::rstest;
 
@@ -27,8 +29,9 @@ fn pod_file_that_comes_changes_and_goes_is_followed(#[values("ebpf", "iptables")
     expect_direct(&mut sidecar, &app.connect(REMOTE), "remote");
 
     node.add_pod(pod, &[]);
-    let took = node.wait_intercepted(pod);
-    println!("intercepted by {means} after {took:?}");
+    let appeared = Instant::now();
+    node.wait_intercepted(pod);
+    println!("intercepted by {means} after {:?}", appeared.elapsed());
     assert_eq!(node.pod(pod).expect("it is shown")["detail"], means);
     expect_outbound(&mut sidecar, &app.connect(REMOTE), REMOTE, pod.ip4());
     expect_outbound(&mut sidecar, &app.connect(OTHER), OTHER, pod.ip4());
