@@ -17,7 +17,7 @@ use crate::{privilege, signals, test};
 use servers::Servers;
 
 /// The test program that does it. Its tests are ignored unless asked for, as here.
-const PROGRAM: &str = "kubernetes.rs";
+const PROGRAM: &str = "kubernetes/main.rs";
 
 /// Arguments of `e2e-kubernetes`.
 #[derive(clap::Args)]
