@@ -70,7 +70,7 @@ fn pod_on_the_network_of_the_node_is_refused_with_an_event() {
     let mut host = scene.create_pod_as("host", &object);
     let event = wait_for_event(&scene.cluster, "Pod", "host", "hostNetwork");
     println!("{event:?}");
-    assert_eq!((&*event.kind, &*event.reason), ("Warning", "HostNetwork"));
+    assert_eq!((&*event.kind, &*event.reason), ("Warning", "Refused"));
     // The agent goes on with the others, and leaves this one alone.
     let mut web = scene.create_pod("web");
     web.wait_until(FIRST, Lands::Outbound);

@@ -79,6 +79,7 @@ impl Control {
         };
         let actions = plan(&survey.wanted, &survey.real);
         for action in &actions {
+            self.outlets.heartbeat.beat();
             self.perform(*action, &mut survey);
         }
         self.conclude(survey);
