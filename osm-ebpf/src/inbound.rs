@@ -16,6 +16,14 @@ pub enum Outcome {
     Refuse,
 }
 
+/// What is to go to the sidecar.
+struct Redirect {
+    direction: Direction,
+    /// Whose counters count it.
+    slot: u32,
+    reason: Reason,
+}
+
 /// Decides on one connection to the pod and carries the verdict out.
 #[inline(always)]
 #[must_use]
@@ -23,39 +31,69 @@ pub fn lookup(ctx: Lookup, netns_cookie: u64) -> Outcome {
     if !ctx.is_tcp() {
         return Outcome::Proceed;
     }
-    let connection = Inbound {
+    let redirect = match verdict(ctx, netns_cookie) {
+        Ok(redirect) => redirect,
+        Err(outcome) => return outcome,
+    };
+    // The only call: see there.
+    if listeners::assign(ctx, netns_cookie, redirect.direction) {
+        Pod::count_in(redirect.slot, redirect.reason);
+        return Outcome::Proceed;
+    }
+    // A listener that is not the sidecar's never gets what is meant for it. The direction is
+    // read anew, as the verifier must not have to know which one it was above.
+    if let Some(pod) = Pod::find(netns_cookie) {
+        pod.count(match redirected_here(&connection(ctx)) {
+            Some(Direction::Outbound) => Reason::RefuseNoOutboundListener,
+            Some(Direction::Inbound) | None => Reason::RefuseNoInboundListener,
+        });
+    }
+    Outcome::Refuse
+}
+
+#[inline(always)]
+fn connection(ctx: Lookup) -> Inbound {
+    Inbound {
         client: ctx.remote_address(),
         destination: ctx.local_address(),
         port: ctx.local_port(),
         interface: ctx.interface(),
-    };
+    }
+}
+
+/// What goes to the sidecar, or else what becomes of it.
+#[inline(always)]
+fn verdict(ctx: Lookup, netns_cookie: u64) -> Result<Redirect, Outcome> {
+    let connection = connection(ctx);
     if let Some(direction) = redirected_here(&connection) {
-        return to_sidecar(ctx, netns_cookie, direction);
+        return Ok(Redirect {
+            direction,
+            // It was counted as it was dialled. No pod has such a slot; and it is none that the
+            // verifier knows, which would have it tell this case from the others.
+            slot: !u32::from(connection.port),
+            reason: Reason::RedirectInbound,
+        });
     }
     // The decision says the same, but what the pod says to itself needs no look-up.
     if connection.is_local() {
-        return Outcome::Proceed;
+        return Err(Outcome::Proceed);
     }
     // A pod that is not described is being withdrawn: nothing passes by mistake.
     let Some(pod) = Pod::find(netns_cookie) else {
-        return Outcome::Refuse;
+        return Err(Outcome::Refuse);
     };
-    let verdict = decision::inbound(&pod, &connection);
-    match verdict {
-        Verdict::Pass(Reason::PassLocal) => Outcome::Proceed,
+    match decision::inbound(&pod, &connection) {
+        Verdict::Pass(Reason::PassLocal) => Err(Outcome::Proceed),
         Verdict::Pass(reason) => {
             pod.count(reason);
-            Outcome::Proceed
+            Err(Outcome::Proceed)
         }
-        Verdict::ToPodAddress(_) => Outcome::Refuse,
-        Verdict::Redirect(direction, reason) => {
-            if listeners::assign(ctx, netns_cookie, direction) {
-                pod.count(reason);
-                Outcome::Proceed
-            } else {
-                refuse(&pod, direction)
-            }
-        }
+        Verdict::ToPodAddress(_) => Err(Outcome::Refuse),
+        Verdict::Redirect(direction, reason) => Ok(Redirect {
+            direction,
+            slot: pod.entry.slot(),
+            reason,
+        }),
     }
 }
 
@@ -69,25 +107,4 @@ fn redirected_here(connection: &Inbound) -> Option<Direction> {
         return None;
     }
     listeners::direction_of(connection.port)
-}
-
-/// A listener that is not the sidecar's never gets what is meant for it.
-#[inline(always)]
-fn to_sidecar(ctx: Lookup, netns_cookie: u64, direction: Direction) -> Outcome {
-    if listeners::assign(ctx, netns_cookie, direction) {
-        return Outcome::Proceed;
-    }
-    match Pod::find(netns_cookie) {
-        Some(pod) => refuse(&pod, direction),
-        None => Outcome::Refuse,
-    }
-}
-
-#[inline(always)]
-fn refuse(pod: &Pod, direction: Direction) -> Outcome {
-    pod.count(match direction {
-        Direction::Outbound => Reason::RefuseNoOutboundListener,
-        Direction::Inbound => Reason::RefuseNoInboundListener,
-    });
-    Outcome::Refuse
 }

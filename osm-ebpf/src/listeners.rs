@@ -76,30 +76,29 @@ pub fn target(dialled: &OriginalDestination) -> Address {
 
 /// Gives a connection to the sidecar's listener for a direction, whatever address that is
 /// bound to; false where there is none that fits.
+///
+/// The verifier walks through all the slots wherever this stands: call it at one place, and ask
+/// afterwards for nothing that was known before, or it walks once more for each value. A walk for
+/// IPv6 is the second half of one for IPv4, which it knows by then.
 #[inline(always)]
 #[must_use]
 pub fn assign(lookup: Lookup, netns_cookie: u64, direction: Direction) -> bool {
     // A listener of the packet's own family first; an IPv6 one may take IPv4 as well.
-    match lookup.family() {
-        Family::V4 => {
-            assign_one(lookup, netns_cookie, direction, Family::V4)
-                || assign_one(lookup, netns_cookie, direction, Family::V6)
-        }
-        Family::V6 => assign_one(lookup, netns_cookie, direction, Family::V6),
-    }
-}
-
-#[inline(always)]
-fn assign_one(lookup: Lookup, netns_cookie: u64, direction: Direction, family: Family) -> bool {
-    for slot in 0..LISTENER_SLOTS {
-        let key = ListenerKey::new(netns_cookie, direction, family, slot);
-        if let Some(listener) = Listener::find(&key) {
-            let assigned = lookup.assign(&listener);
-            listener.release();
-            if assigned {
-                return true;
+    let mut family = lookup.family();
+    loop {
+        for slot in 0..u64::from(LISTENER_SLOTS) {
+            let key = ListenerKey::words(netns_cookie, direction, family, slot);
+            if let Some(listener) = Listener::find(&key) {
+                let assigned = lookup.assign(&listener);
+                listener.release();
+                if assigned {
+                    return true;
+                }
             }
         }
+        match family {
+            Family::V4 => family = Family::V6,
+            Family::V6 => return false,
+        }
     }
-    false
 }

@@ -45,7 +45,13 @@ impl Pod {
     /// Counts what became of a connection.
     #[inline(always)]
     pub fn count(&self, reason: Reason) {
-        if let Some(counters) = COUNTERS.get_ptr_mut(self.entry.slot()) {
+        Self::count_in(self.entry.slot(), reason);
+    }
+
+    /// The same for the pod that has a slot; nothing where none can have it.
+    #[inline(always)]
+    pub fn count_in(slot: u32, reason: Reason) {
+        if let Some(counters) = COUNTERS.get_ptr_mut(slot) {
             let counter = ptr::from_mut(
                 // SAFETY: this CPU's element, which stays; programs on one CPU do not run
                 // at the same time, and a lost increment would do no harm.

@@ -155,11 +155,12 @@ pub struct OutOfMemory;
 pub struct Listener(pub(super) Socket);
 
 impl Listener {
-    /// The socket kept under a key.
+    /// The socket kept under the words of a [`ListenerKey`].
     #[inline(always)]
     #[must_use]
-    pub fn find(key: &ListenerKey) -> Option<Self> {
-        // SAFETY: the map is a sock hash with keys of this type.
+    pub fn find(key: &[u64; 2]) -> Option<Self> {
+        const { assert!(size_of::<ListenerKey>() == size_of::<[u64; 2]>()) };
+        // SAFETY: the map is a sock hash with keys of this size.
         let found =
             unsafe { bpf_map_lookup_elem(map_pointer(&LISTENERS), ptr::from_ref(key).cast()) };
         Some(Self(Socket(NonNull::new(found.cast())?)))
