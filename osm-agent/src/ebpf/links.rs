@@ -16,7 +16,7 @@ use osm_ebpf_common::maps::PodRecord;
 use super::{
     maps::{Maps, is_no_such_pin},
     state::{self, StateDir, name_of},
-    version::{self, Programs},
+    version::Programs,
 };
 use crate::{
     error::{Error, Result, Tried as _},
@@ -256,7 +256,7 @@ impl Links<'_> {
         if condition == Condition::Right {
             return Ok(false);
         }
-        let program = version::load_inbound(self.state, self.pod.netns.cookie()?)?;
+        let program = self.programs.inbound().load(self.pod.netns.cookie()?)?;
         let what = || {
             let netns = self.pod.netns.path().display();
             format!("attach inbound_lookup to {netns}")

@@ -4,6 +4,7 @@
 mod cleanup;
 mod compare;
 mod enrol;
+mod inbound;
 mod interfaces;
 pub(crate) mod links;
 mod listeners;
