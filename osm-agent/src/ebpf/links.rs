@@ -13,7 +13,7 @@ use super::{
     maps::Maps,
     pins::{detach, open, remove_others, replace},
     state::StateDir,
-    version::{self, Programs},
+    version::Programs,
 };
 use crate::{
     error::{Error, Result, Tried as _},
@@ -202,7 +202,7 @@ impl Links<'_> {
         if condition == Condition::Right {
             return Ok(false);
         }
-        let program = version::load_inbound(self.state, self.pod.netns.cookie()?)?;
+        let program = self.programs.inbound().load(self.pod.netns.cookie()?)?;
         let what = || {
             let netns = self.pod.netns.path().display();
             format!("attach inbound_lookup to {netns}")

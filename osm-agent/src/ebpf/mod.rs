@@ -5,6 +5,7 @@ mod cleanup;
 mod compare;
 mod enrol;
 pub(crate) mod hooks;
+mod inbound;
 mod interfaces;
 mod links;
 mod listeners;

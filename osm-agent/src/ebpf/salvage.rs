@@ -11,6 +11,7 @@ use osm_ebpf_common::{LAYOUT_VERSION, maps::Meta};
 
 use super::{
     hooks::CGROUP_HOOKS,
+    inbound,
     maps::{Definition, OWN, open_pin},
     state::StateDir,
 };
@@ -20,7 +21,7 @@ use crate::{
 };
 
 /// The program for network namespaces as it is for no pod: by it, those of pods are known again.
-pub const TEMPLATE: &str = "inbound_lookup";
+pub const TEMPLATE: &str = inbound::NAME;
 
 /// Whether a version's directory has maps of this version's layout.
 ///

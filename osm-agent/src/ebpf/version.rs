@@ -1,14 +1,11 @@
 //! One version of the agent in a state directory: its own maps and its programs, made in one
 //! piece, or found there.
 
-use std::{
-    os::fd::{AsFd as _, OwnedFd},
-    path::Path,
-};
+use std::{os::fd::AsFd as _, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{Program, ProgramError, SkLookup},
+    programs::{Program, ProgramError},
 };
 use osm_ebpf_common::{
     LAYOUT_VERSION, SHARED_LAYOUT,
@@ -17,6 +14,7 @@ use osm_ebpf_common::{
 
 use super::{
     hooks::CGROUP_HOOKS,
+    inbound::Inbound,
     maps::{Held, Maps, OWN, SHARED, is_no_such_pin, open_pin},
     objects,
     salvage::{
@@ -34,7 +32,8 @@ use crate::{
 pub struct Programs {
     /// In the order of [`CGROUP_HOOKS`], then the template.
     held: Vec<Held>,
-    inbound: [u8; 8],
+    inbound: Inbound,
+    inbound_tag: [u8; 8],
     pods_map: u32,
 }
 
@@ -42,14 +41,14 @@ impl Programs {
     fn open(state: &StateDir, maps: &Maps) -> Result<Self> {
         let directory = state.version(objects::version());
         let mut held = Vec::new();
-        let mut inbound = [0; 8];
+        let mut inbound_tag = [0; 8];
         for name in program_names() {
             let path = directory.join(name);
             let (object, info) = bpf::open_pinned(&path)
                 .and_then(|program| Ok((bpf::program_info(program.as_fd())?, program)))
                 .map(|(info, program)| (program, info))
                 .tried(|| format!("open the program {}", path.display()))?;
-            inbound = info.tag;
+            inbound_tag = info.tag;
             held.push(Held {
                 path,
                 object,
@@ -58,7 +57,8 @@ impl Programs {
         }
         Ok(Self {
             held,
-            inbound,
+            inbound: Inbound::on(maps)?,
+            inbound_tag,
             pods_map: maps.pods_id(),
         })
     }
@@ -73,11 +73,16 @@ impl Programs {
         &self.held[index]
     }
 
+    /// The program for network namespaces.
+    pub const fn inbound(&self) -> &Inbound {
+        &self.inbound
+    }
+
     /// Whether a program for a network namespace is one of this version's, on these maps.
     pub fn is_inbound(&self, id: u32) -> bool {
         bpf::program_by_id(id)
             .and_then(|program| bpf::program_info(program.as_fd()))
-            .is_ok_and(|info| info.tag == self.inbound && info.maps.contains(&self.pods_map))
+            .is_ok_and(|info| info.tag == self.inbound_tag && info.maps.contains(&self.pods_map))
     }
 }
 
@@ -133,18 +138,6 @@ pub fn shares_maps(state: &StateDir, maps: &Maps, version: u64) -> bool {
     version == objects::version()
         || open_pin(&state.version(version).join("PODS"))
             .is_ok_and(|pods| pods.is_some_and(|(_, info)| info.id == maps.pods_id()))
-}
-
-/// Loads the program for one pod's network namespace.
-///
-/// # Errors
-/// Where the kernel refuses.
-pub fn load_inbound(state: &StateDir, netns_cookie: u64) -> Result<OwnedFd> {
-    load_inbound_on(
-        &state.maps(),
-        &state.version(objects::version()),
-        netns_cookie,
-    )
 }
 
 fn open_version(state: &StateDir) -> Result<Opened> {
@@ -253,6 +246,7 @@ fn fill(state: &StateDir, staged: &Path, former: &Path) -> Result<()> {
     }
     load(&state.maps(), staged)?;
     let maps = Maps::open_at(&state.maps(), staged)?;
+    pin(&Inbound::on(&maps)?.load(0)?, &staged.join(TEMPLATE))?;
     begin(maps)
 }
 
@@ -288,25 +282,7 @@ fn load(shared: &Path, own: &Path) -> Result<()> {
         load_and_pin(&mut object, hook.program, &path)
             .tried(|| format!("load the BPF program {}", hook.program))?;
     }
-    pin(&load_inbound_on(shared, own, 0)?, &own.join(TEMPLATE))
-}
-
-fn load_inbound_on(shared: &Path, own: &Path, netns_cookie: u64) -> Result<OwnedFd> {
-    let tried = || "load the BPF program inbound_lookup";
-    let mut loader = EbpfLoader::new();
-    let mut object = pinned_maps(loader.btf(None), shared, own)
-        .override_global("NETNS_COOKIE", &netns_cookie, true)
-        .load(objects::NETNS)
-        .tried(|| "load the BPF program for a network namespace")?;
-    let program: &mut SkLookup = object
-        .program_mut(TEMPLATE)
-        .ok_or(LoadError::Missing)
-        .tried(tried)?
-        .try_into()
-        .tried(tried)?;
-    program.load().tried(tried)?;
-    let program = program.fd().tried(tried)?;
-    program.as_fd().try_clone_to_owned().tried(tried)
+    Ok(())
 }
 
 fn load_and_pin(object: &mut Ebpf, name: &str, path: &Path) -> Result<(), LoadError> {

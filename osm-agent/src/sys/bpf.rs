@@ -372,7 +372,7 @@ pub fn attached_programs(target: impl AsFd, attach_type: bpf_attach_type) -> io:
 
 /// # Safety
 /// `T` is laid out as the kernel's `union bpf_attr` for that command, or as a beginning of it.
-unsafe fn call_for_fd<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<OwnedFd> {
+pub(super) unsafe fn call_for_fd<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<OwnedFd> {
     // SAFETY: as the caller promises.
     let fd = unsafe { call(command, attributes) }?;
     let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
@@ -382,7 +382,7 @@ unsafe fn call_for_fd<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<Own
 
 /// # Safety
 /// As for [`call_for_fd`].
-unsafe fn call<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<libc::c_long> {
+pub(super) unsafe fn call<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: as the caller promises; the kernel reads and writes no more than the size said.
     let result = unsafe {
         libc::syscall(

@@ -1,0 +1,156 @@
+//! bpf(2) for a program that is loaded many times: aya 0.14 would read the object, its maps and
+//! its type information anew each time.
+
+use std::{
+    ffi::CStr,
+    io,
+    os::fd::{AsRawFd as _, OwnedFd, RawFd},
+};
+
+use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_insn, bpf_map_type, bpf_prog_type};
+
+use super::bpf::{call, call_for_fd};
+
+/// How long what the verifier says may get, in bytes.
+const LOG: usize = 1 << 20;
+
+/// Loads a program of the type sk_lookup. Linux 5.9.
+///
+/// # Errors
+/// Where the kernel refuses; with the end of what the verifier says, if it was that.
+pub fn load_lookup(name: &CStr, license: &CStr, code: &[bpf_insn]) -> io::Result<OwnedFd> {
+    let refused = match load(name, license, code, &mut []) {
+        Err(error) if error.raw_os_error() != Some(libc::EPERM) => error,
+        result => return result,
+    };
+    // Once more, to be told why.
+    let mut log = vec![0; LOG];
+    match load(name, license, code, &mut log) {
+        Ok(program) => return Ok(program),
+        Err(error) => tracing::debug!("the program is refused again: {error}"),
+    }
+    let said = log.split(|byte| *byte == 0).next().unwrap_or_default();
+    let end = String::from_utf8_lossy(&said[said.len().saturating_sub(2000)..]);
+    if !end.is_empty() {
+        tracing::error!("the verifier refuses the program {name:?}: {end}");
+    }
+    Err(refused)
+}
+
+fn load(name: &CStr, license: &CStr, code: &[bpf_insn], log: &mut [u8]) -> io::Result<OwnedFd> {
+    /// Those of `BPF_PROG_LOAD` up to the attach type.
+    #[repr(C)]
+    struct Attributes {
+        kind: u32,
+        count: u32,
+        code: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+        name: [u8; 16],
+        interface: u32,
+        attach_type: u32,
+    }
+    let log_size = u32::try_from(log.len()).map_err(io::Error::other)?;
+    let mut attributes = Attributes {
+        kind: bpf_prog_type::BPF_PROG_TYPE_SK_LOOKUP as u32,
+        count: u32::try_from(code.len()).map_err(io::Error::other)?,
+        code: code.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+        log_level: u32::from(log_size > 0),
+        log_size,
+        log: if log.is_empty() {
+            0
+        } else {
+            log.as_mut_ptr() as u64
+        },
+        kernel_version: 0,
+        flags: 0,
+        name: object_name(name),
+        interface: 0,
+        attach_type: bpf_attach_type::BPF_SK_LOOKUP as u32,
+    };
+    loop {
+        // SAFETY: the attributes are those of the command; code, license and log live until it
+        // returns, and are as long as is said.
+        match unsafe { call_for_fd(bpf_cmd::BPF_PROG_LOAD, &mut attributes) } {
+            // A signal came while the verifier worked.
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Makes an array of one value that nobody can change, which the verifier reads as a constant.
+/// Linux 5.2.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn constant(name: &CStr, value: u64) -> io::Result<OwnedFd> {
+    const READ_ONLY_FOR_PROGRAMS: u32 = 1 << 7;
+    #[repr(C)]
+    struct Create {
+        kind: u32,
+        key_size: u32,
+        value_size: u32,
+        max_entries: u32,
+        flags: u32,
+        inner_map: RawFd,
+        numa_node: u32,
+        name: [u8; 16],
+    }
+    #[repr(C)]
+    struct Update {
+        map: RawFd,
+        padding: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    #[repr(C)]
+    struct Freeze {
+        map: RawFd,
+    }
+    let mut create = Create {
+        kind: bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
+        key_size: 4,
+        value_size: 8,
+        max_entries: 1,
+        flags: READ_ONLY_FOR_PROGRAMS,
+        inner_map: 0,
+        numa_node: 0,
+        name: object_name(name),
+    };
+    // SAFETY: the attributes are those of the command.
+    let map = unsafe { call_for_fd(bpf_cmd::BPF_MAP_CREATE, &mut create) }?;
+    let mut update = Update {
+        map: map.as_raw_fd(),
+        padding: 0,
+        key: (&raw const FIRST) as u64,
+        value: (&raw const value) as u64,
+        flags: 0,
+    };
+    // SAFETY: the attributes are those of the command; key and value live until it returns, and
+    // are as large as the map has been told.
+    unsafe { call(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut update) }?;
+    let mut freeze = Freeze {
+        map: map.as_raw_fd(),
+    };
+    // SAFETY: the attributes are those of the command.
+    unsafe { call(bpf_cmd::BPF_MAP_FREEZE, &mut freeze) }?;
+    Ok(map)
+}
+
+static FIRST: u32 = 0;
+
+/// As far as the kernel keeps it.
+fn object_name(name: &CStr) -> [u8; 16] {
+    let mut kept = [0; 16];
+    for (kept, byte) in kept[..15].iter_mut().zip(name.to_bytes()) {
+        *kept = *byte;
+    }
+    kept
+}
