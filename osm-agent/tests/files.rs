@@ -11,7 +11,7 @@ use std::{
         mpsc::{self, Receiver, RecvTimeoutError},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use osm_agent::{
@@ -22,13 +22,16 @@ use osm_agent::{
     },
     error::Error,
 };
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 /// An upper bound: nothing that is said takes so long.
 const SOON: Duration = Duration::from_secs(10);
 
 /// How long is waited for what must not be said.
 const SILENCE: Duration = Duration::from_millis(800);
+
+/// How often files are read that nobody says anything of.
+const OFTEN: Duration = Duration::from_millis(20);
 
 const PORTS: &str = "openservicemesh.io/outbound-port-exclusion-list";
 
@@ -73,33 +76,44 @@ impl Drop for Directory {
 /// A source at work on a thread; ends with this guard.
 struct Source {
     events: Receiver<Event>,
-    poke: Arc<Notify>,
+    errors: Arc<AtomicU32>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<(), Error>>>,
 }
 
 impl Source {
+    /// Reads again for no reason when no test is waiting any more.
     fn new(mesh_config: Option<PathBuf>, pods: Option<PathBuf>) -> Self {
+        Self::with(FileOptions {
+            mesh_config,
+            pods,
+            resync: Duration::from_hours(1),
+        })
+    }
+
+    fn with(options: FileOptions) -> Self {
         let (sender, events) = mpsc::channel();
         let (stop, stopped) = oneshot::channel::<()>();
-        let poke = Arc::new(Notify::new());
-        let poked = Arc::clone(&poke);
+        let errors = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&errors);
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .expect("a runtime");
-            let options = FileOptions { mesh_config, pods };
+            let count = move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+            };
             runtime.block_on(async {
                 tokio::select! {
-                    result = run(options, sender, poked) => result,
+                    result = run(options, sender, count) => result,
                     _ = stopped => Ok(()),
                 }
             })
         });
         Self {
             events,
-            poke,
+            errors,
             stop: Some(stop),
             thread: Some(thread),
         }
@@ -147,6 +161,10 @@ impl Source {
                 return;
             }
         }
+    }
+
+    fn errors(&self) -> u32 {
+        self.errors.load(Ordering::Relaxed)
     }
 
     #[track_caller]
@@ -267,6 +285,7 @@ fn bad_pod_file_keeps_what_it_said_and_hides_no_other() {
         assert_eq!(pods["a.yaml"], spec("a", "80"));
         pods.get("c.yaml") == Some(&spec("c", "82"))
     });
+    assert_eq!(source.errors(), 0, "all of it could be read");
     directory.replace("b.yaml", &pod("b", "81"));
     source.pods_until(|pods| pods.get("b.yaml") == Some(&spec("b", "81")));
     // Once it is gone, it is not remembered.
@@ -382,8 +401,15 @@ fn directory_that_vanishes_changes_nothing_until_it_is_back() {
     assert!(source.mesh().is_ok());
     assert_eq!(source.pods(), specs([("web.yaml", spec("web", "80"))]));
 
+    assert_eq!(source.errors(), 0);
+
     fs::rename(&pods, parent.path("away")).expect("renamed");
     source.expect_silence();
+    let since = Instant::now();
+    while source.errors() == 0 {
+        assert!(since.elapsed() < SOON, "nobody counts it");
+        thread::sleep(OFTEN);
+    }
     fs::create_dir(&pods).expect("a directory");
     source.pods_until(BTreeMap::is_empty);
     fs::write(pods.join("web.yaml"), pod("web", "81")).expect("a file");
@@ -404,10 +430,14 @@ fn directory_that_is_missing_at_start_is_an_error() {
 }
 
 #[test]
-fn poke_and_change_without_news_say_nothing() {
+fn files_read_again_without_news_say_nothing() {
     let directory = Directory::new();
     directory.write("mesh.yaml", &mesh(80));
-    let source = Source::new(Some(directory.path("mesh.yaml")), Some(directory.0.clone()));
+    let source = Source::with(FileOptions {
+        mesh_config: Some(directory.path("mesh.yaml")),
+        pods: Some(directory.0.clone()),
+        resync: OFTEN,
+    });
     source.expect_port(80);
     let pods = source.pods();
     // The MeshConfig is no pod file.
@@ -415,23 +445,28 @@ fn poke_and_change_without_news_say_nothing() {
         pods["mesh.yaml"].membership,
         Membership::Refused(_)
     ));
-    source.poke.notify_one();
     source.expect_silence();
 }
 
 #[test]
-fn poke_has_files_read_that_inotify_is_silent_about() {
+fn resync_has_files_read_that_inotify_is_silent_about() {
     let directory = Directory::new();
     // Changed by way of a hard link in a directory that nobody watches.
     let far = Directory::new();
     directory.write("mesh.yaml", &mesh(80));
     fs::hard_link(directory.path("mesh.yaml"), far.path("other")).expect("a link");
-    let source = Source::new(Some(directory.path("mesh.yaml")), None);
-    source.expect_port(80);
+    let path = directory.path("mesh.yaml");
+    let told = Source::new(Some(path.clone()), None);
+    let looks = Source::with(FileOptions {
+        mesh_config: Some(path),
+        pods: None,
+        resync: OFTEN,
+    });
+    told.expect_port(80);
+    looks.expect_port(80);
     far.write("other", &mesh(81));
-    source.expect_silence();
-    source.poke.notify_one();
-    source.expect_port(81);
+    looks.expect_port(81);
+    told.expect_silence();
 }
 
 #[test]

@@ -58,7 +58,6 @@ fn agent_whose_sources_have_spoken_is_ready_and_has_made_passes() {
 }
 
 #[test]
-#[ignore = "a second agent waits for the state's lock for ever, without a word"]
 fn second_agent_for_the_same_state_is_told_of_the_first() {
     let Some(service) = Service::start(&[], &[]) else {
         return;

@@ -255,8 +255,10 @@ async fn sources(
     let files = FileOptions {
         mesh_config: mesh_config.clone(),
         pods,
+        resync: options.resync,
     };
-    tasks.spawn(source::files::run(files, tell.clone(), Arc::default()));
+    let failed = move || metrics.source_error(SourceKind::Files);
+    tasks.spawn(source::files::run(files, tell.clone(), failed));
     tasks.spawn(drain(noticed));
     sockets(options, tell, shown, tasks)
 }

@@ -14,7 +14,7 @@ use osm_agent::{
     config::MeshConfig,
     daemon::source::{
         Event, Membership, Notice, PodSpec,
-        kubernetes::{Kubernetes, KubernetesOptions, Lookup, Pace},
+        kubernetes::{Kubernetes, KubernetesOptions, Pace},
     },
 };
 use serde_json::{Value, json};
@@ -28,7 +28,6 @@ pub struct Agent {
     events: Receiver<Event>,
     pub notices: UnboundedSender<Notice>,
     pub errors: Arc<AtomicUsize>,
-    pub lookup: Lookup,
     runtime: Option<Runtime>,
 }
 
@@ -63,7 +62,6 @@ impl Agent {
         };
         let source = runtime.block_on(Kubernetes::connect(options)).unwrap();
         std::fs::remove_file(kubeconfig).unwrap();
-        let lookup = source.lookup();
         let (sender, events) = channel();
         let (notices, inbox) = tokio::sync::mpsc::unbounded_channel();
         let errors = Arc::new(AtomicUsize::new(0));
@@ -78,13 +76,8 @@ impl Agent {
             events,
             notices,
             errors,
-            lookup,
             runtime: Some(runtime),
         }
-    }
-
-    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
-        self.runtime.as_ref().unwrap().block_on(future)
     }
 
     pub fn errors(&self) -> usize {

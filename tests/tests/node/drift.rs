@@ -16,6 +16,9 @@ use crate::{
 
 const OWN: &str = "10.77.1.2:8080";
 
+/// What somebody does, in words and in fact.
+type Damage = (String, Box<dyn Fn(&Node)>);
+
 /// The directory of the one pod that is there.
 fn links(node: &Node) -> PathBuf {
     let mut found = fs::read_dir(node.state().path().join("pods")).expect("there are pods");
@@ -84,7 +87,7 @@ fn damage_to_a_pod_s_links_pins_and_entries_is_mended() {
     names.sort();
     assert_eq!(names.len(), 9, "{names:?}");
     let cookie = pod.netns.cookie().to_ne_bytes();
-    let mut damages: Vec<(String, Box<dyn Fn(&Node)>)> = Vec::new();
+    let mut damages: Vec<Damage> = Vec::new();
     for link in names {
         let name = link.file_name().expect("a name").display().to_string();
         let other = link.clone();

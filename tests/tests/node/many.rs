@@ -6,7 +6,7 @@ use osm_tests::{Cgroup, Netns, Node, World};
 use serde_json::json;
 
 /// What the kubelet allows at most, and more than the default of 110.
-const PODS: usize = 250;
+const PODS: u16 = 250;
 
 /// A pod without processes.
 struct Bare {
@@ -15,7 +15,7 @@ struct Bare {
 }
 
 impl Bare {
-    fn new(number: usize) -> Self {
+    fn new(number: u16) -> Self {
         let netns = Netns::new();
         let (high, low) = (number / 250, number % 250 + 1);
         netns.ip(&[format!("addr add 10.99.{high}.{low}/32 dev lo")]);
@@ -25,7 +25,7 @@ impl Bare {
         }
     }
 
-    fn file(&self, number: usize) -> serde_json::Value {
+    fn file(&self, number: u16) -> serde_json::Value {
         json!({
             "apiVersion": "v1",
             "kind": "Pod",
@@ -42,12 +42,12 @@ fn pods_of_a_full_node_are_enrolled_changed_adopted_and_let_go() {
         return;
     };
     let pods: Vec<Bare> = (0..PODS).map(Bare::new).collect();
-    for (number, pod) in pods.iter().enumerate() {
+    for (number, pod) in (0..).zip(&pods) {
         node.add_pod_file(&format!("bare-{number}"), &pod.file(number));
     }
     node.start();
-    let all =
-        |node: &Node| (node.metric("osm_pods{state=\"intercepted\"}") - PODS as f64).abs() < 0.5;
+    let is_all = |count: f64| (count - f64::from(PODS)).abs() < 0.5;
+    let all = |node: &Node| is_all(node.metric("osm_pods{state=\"intercepted\"}"));
     node.wait("all are intercepted", all);
     node.wait_ready();
     let enrolled = busy(&node);
@@ -57,10 +57,8 @@ fn pods_of_a_full_node_are_enrolled_changed_adopted_and_let_go() {
     let before = busy(&node);
     let start = Instant::now();
     node.mesh("{traffic: {outboundIPRangeExclusionList: [10.0.0.0/8], outboundPortExclusionList: [1, 2]}}");
-    node.wait("all go by the new lists", |node| {
-        (changed(node) - PODS as f64).abs() < 0.5
-    });
-    let (took, change) = (start.elapsed(), busy(&node) - before);
+    node.wait("all go by the new lists", |node| is_all(changed(node)));
+    let (took, change) = (start.elapsed(), busy(&node).saturating_sub(before));
     // The next agent takes them over as they are.
     node.kill();
     node.start();

@@ -19,20 +19,16 @@
 //! ```
 //!
 //! A file that turns bad does not matter to the others, and what it last said stands. One that
-//! was never good is a pod that is refused. All that is read again on every change: the kernel's
-//! notes of changes only say when.
+//! was never good is a pod that is refused. All that is read again on every change, and from time
+//! to time: the kernel's notes of changes only say when.
 
 mod pod_file;
 mod scan;
 mod watch;
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, mpsc::Sender},
-    time::Duration,
-};
+use std::{path::PathBuf, sync::mpsc::Sender, time::Duration};
 
-use tokio::{sync::Notify, task::spawn_blocking, time};
+use tokio::{task::spawn_blocking, time};
 
 use super::Event;
 use crate::error::{Error, Result, Tried as _};
@@ -40,12 +36,15 @@ use scan::Scan;
 use watch::Watch;
 
 /// Which files.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileOptions {
     /// The MeshConfig; without one the default counts.
     pub mesh_config: Option<PathBuf>,
     /// The directory of pod files; without one, this source does not speak of pods.
     pub pods: Option<PathBuf>,
+    /// How often they are read again though nothing is said to have changed: not every change is,
+    /// on file systems over a network for one.
+    pub resync: Duration,
 }
 
 /// How long it has to be quiet before files are read: who writes may not be done.
@@ -58,19 +57,24 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Sends what the files say, at once and whenever that changes, until nobody receives it any
-/// more or this future is dropped. `poke` has them read again, which no change should need.
+/// more or this future is dropped. `on_error` is called for every reading in which something
+/// could not be read.
 ///
 /// # Errors
 /// Where the directory of pod files can't be read at start, or the kernel can't tell of changes.
-pub async fn run(options: FileOptions, events: Sender<Event>, poke: Arc<Notify>) -> Result<()> {
+pub async fn run(options: FileOptions, events: Sender<Event>, on_error: impl Fn()) -> Result<()> {
+    let resync = options.resync;
     let mut watch = Watch::new(&options).tried(|| "watch files with inotify")?;
     let mut scan = Scan::new(options);
     let mut is_first = true;
     loop {
         // Before the files are read: a change in between is not missed.
         let is_complete = watch.renew();
-        let (events_of, found) = read(scan).await?;
-        scan = events_of;
+        let found;
+        (scan, found) = read(scan).await?;
+        if found.is_partial {
+            on_error();
+        }
         if is_first && let Some(problem) = &found.no_pods {
             return Err(Error::input(
                 "the directory of pod files",
@@ -85,10 +89,10 @@ pub async fn run(options: FileOptions, events: Sender<Event>, poke: Arc<Notify>)
             }
         }
         let is_whole = is_complete && found.no_pods.is_none();
+        let again = if is_whole { resync } else { resync.min(RETRY) };
         tokio::select! {
             () = watch.changed() => settle(&mut watch).await,
-            () = poke.notified() => {}
-            () = time::sleep(RETRY), if !is_whole => {}
+            () = time::sleep(again) => {}
         }
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Found {
     pub events: Vec<Event>,
     /// Why the directory of pod files can't be read.
     pub no_pods: Option<String>,
+    /// Whether it, or some file, can't be read; what is wrong in a file does not count.
+    pub is_partial: bool,
 }
 
 impl Scan {
@@ -50,7 +52,10 @@ impl Scan {
     /// Reads everything.
     pub(super) fn read(&mut self) -> Found {
         let mut found = Found::default();
-        let mesh = self.mesh();
+        let mesh = self.mesh().map_err(|error| {
+            found.is_partial |= is_unreadable(&error);
+            error.to_string()
+        });
         if self.mesh.as_ref() != Some(&mesh) {
             self.mesh = Some(mesh.clone());
             found.events.push(Event::Mesh(mesh));
@@ -60,7 +65,8 @@ impl Scan {
         };
         let mut problems = BTreeMap::new();
         match self.read_pods(&directory, &mut problems) {
-            Ok(pods) => {
+            Ok((pods, is_partial)) => {
+                found.is_partial |= is_partial;
                 if self.pods.as_ref() != Some(&pods) {
                     self.pods = Some(pods.clone());
                     found.events.push(Event::Pods(pods));
@@ -71,27 +77,30 @@ impl Scan {
                 let text = format!("{problem}; the pods that are known stay as they are");
                 problems.insert(directory.display().to_string(), text);
                 found.no_pods = Some(problem);
+                found.is_partial = true;
             }
         }
         self.warn(problems);
         found
     }
 
-    fn mesh(&self) -> Result<Box<MeshConfig>, String> {
+    fn mesh(&self) -> Result<Box<MeshConfig>, config::Error> {
         let Some(path) = &self.options.mesh_config else {
             return Ok(Box::default());
         };
-        let read = || MeshConfig::parse(&read_file(path)?, &path.display().to_string());
-        read().map(Box::new).map_err(|error| error.to_string())
+        let text = read_file(path)?;
+        MeshConfig::parse(&text, &path.display().to_string()).map(Box::new)
     }
 
+    /// The pods, and whether some file can't be read.
     fn read_pods(
         &mut self,
         directory: &Path,
         problems: &mut BTreeMap<String, String>,
-    ) -> io::Result<BTreeMap<PodKey, PodSpec>> {
+    ) -> io::Result<(BTreeMap<PodKey, PodSpec>, bool)> {
         let mut pods = BTreeMap::new();
         let mut good = BTreeMap::new();
+        let mut is_partial = false;
         for (key, path) in pod_files(directory)? {
             let origin = path.display().to_string();
             match read_file(&path).and_then(|text| pod_file::parse(&text, &origin)) {
@@ -105,6 +114,7 @@ impl Scan {
                 // It was removed after the directory was read.
                 Err(_) if path.symlink_metadata().is_err() => {}
                 Err(error) => {
+                    is_partial |= is_unreadable(&error);
                     let spec = if let Some(last) = self.good.get(&key) {
                         problems.insert(origin, format!("{error}; what it said last stands"));
                         good.insert(key.clone(), last.clone());
@@ -119,7 +129,7 @@ impl Scan {
         }
         leave_out_twins(&mut pods, directory, problems);
         self.good = good;
-        Ok(pods)
+        Ok((pods, is_partial))
     }
 
     /// Warns of each problem once, as long as it stays the same.
@@ -159,6 +169,10 @@ fn read_file(path: &Path) -> Result<String, config::Error> {
         });
     }
     read_text(path)
+}
+
+const fn is_unreadable(error: &config::Error) -> bool {
+    matches!(error, config::Error::Unreadable { .. })
 }
 
 /// A pod of which nothing is known but the name of its file.

@@ -8,15 +8,13 @@
 //! ```
 //!
 //! * [`Pod`]: what is kept of a pod, and [`judge`], whether it is in the mesh,
-//! * [`watch`]: one collection, listed and watched for ever,
-//! * [`Lookup`]: one pod, asked for at once.
+//! * [`watch`]: one collection, listed and watched for ever.
 //!
 //! While the API server can't be reached the last known state stands. A pod goes when the
 //! server says that it is gone, or does not list it any more; no error removes one.
 
 mod client;
 mod known;
-mod lookup;
 mod membership;
 mod mesh;
 mod outage;
@@ -35,7 +33,6 @@ use super::{Event, Notice};
 use crate::error::Result;
 use known::Known;
 
-pub use lookup::Lookup;
 pub use membership::{Complaint, INJECTION, judge};
 pub use pod::Pod;
 
@@ -103,12 +100,6 @@ impl Kubernetes {
             client: client::connect(&options).await?,
             options,
         })
-    }
-
-    /// The way to ask for one pod.
-    #[must_use]
-    pub fn lookup(&self) -> Lookup {
-        Lookup::new(self.client.clone(), &self.options)
     }
 
     /// Sends events, and makes Kubernetes Events of notices, until nobody listens to the
