@@ -133,10 +133,13 @@ impl Ebpf {
             .collect())
     }
 
-    /// Pins maps and programs again that somebody has unpinned; says which.
+    /// Pins maps and programs again that somebody has unpinned; says which. Once in a pass: it
+    /// takes a hundred system calls.
     pub(super) fn mend_pins(&mut self) -> Result<Vec<String>> {
+        if self.pass.borrow().pins.as_ref().is_some_and(Vec::is_empty) {
+            return Ok(Vec::new());
+        }
         let lost = self.look_for_pins();
-        self.pass.borrow_mut().pins = None;
         for held in &lost {
             if let Some(directory) = held.path.parent() {
                 fs::create_dir_all(directory)
@@ -144,7 +147,10 @@ impl Ebpf {
             }
             pins::replace(held.object.as_fd(), &held.path)?;
         }
-        Ok(self.words(&lost))
+        let lost = self.words(&lost);
+        // What was mended is looked at again.
+        self.pass.borrow_mut().pins = lost.is_empty().then(Vec::new);
+        Ok(lost)
     }
 
     fn lost_pins(&self) -> Vec<String> {
