@@ -18,6 +18,7 @@
 pub mod control;
 pub mod locate;
 pub mod metrics;
+mod options;
 pub mod request;
 pub mod run;
 pub mod serve;

@@ -4,16 +4,16 @@
 //! many pods there are. Every series is there from the start, so that a rate over a first
 //! failure is no gap.
 
-use std::{fmt, time::Duration};
+mod process;
+
+use std::time::Duration;
 
 use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, text},
+    encoding::{EncodeLabelSet, text},
     metrics::{
-        MetricType,
         counter::Counter,
         family::Family,
-        gauge::{ConstGauge, Gauge},
+        gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
         info::Info,
     },
@@ -24,6 +24,7 @@ use super::{
     request::Outcome,
     status::{Means, Status},
 };
+use process::OfTheProcess;
 
 /// How [`Metrics::text`] is to be announced over HTTP.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -349,44 +350,6 @@ impl Metrics {
         );
         registry.register_collector(Box::new(OfTheProcess));
         self
-    }
-}
-
-/// What the kernel knows of this process, read when it is asked for.
-#[derive(Debug)]
-struct OfTheProcess;
-
-impl Collector for OfTheProcess {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        // What can't be read is left out.
-        let Ok(stat) = procfs::process::Process::myself().and_then(|process| process.stat()) else {
-            return Ok(());
-        };
-        let mut gauge = |name: &str, help: &str, unit: &Unit, value: f64| {
-            let encoder = encoder.encode_descriptor(name, help, Some(unit), MetricType::Gauge)?;
-            ConstGauge::new(value).encode(encoder)
-        };
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let rss = (stat.rss * procfs::page_size()) as f64;
-        gauge(
-            "process_resident_memory",
-            "Resident memory of this process, in bytes",
-            &Unit::Bytes,
-            rss,
-        )?;
-        if let Ok(boot) = procfs::boot_time_secs() {
-            #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-            let (boot, ticks) = (boot as f64, stat.starttime as f64);
-            #[expect(clippy::cast_precision_loss, reason = "a hundred or a thousand")]
-            let started = boot + ticks / procfs::ticks_per_second() as f64;
-            gauge(
-                "process_start_time",
-                "When this process started, in seconds since the epoch",
-                &Unit::Seconds,
-                started,
-            )?;
-        }
-        Ok(())
     }
 }
 
