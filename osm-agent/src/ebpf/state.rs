@@ -157,6 +157,10 @@ impl StateDir {
     /// Where something is there.
     #[expect(clippy::unused_self, reason = "whoever has it holds the lock")]
     pub fn publish(&self, staged: &Path, published: &Path) -> Result<()> {
+        if let Some(directory) = published.parent() {
+            // Somebody may have removed it since this was opened.
+            fs::create_dir_all(directory).tried(|| format!("create {}", directory.display()))?;
+        }
         fs::rename(staged, published).tried(|| format!("create {}", published.display()))
     }
 

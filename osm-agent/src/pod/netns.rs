@@ -4,7 +4,10 @@ use std::{
     fs::{File, TryLockError},
     io,
     net::IpAddr,
-    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+    os::{
+        fd::AsFd as _,
+        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -44,7 +47,7 @@ impl Netns {
     /// # Errors
     /// Where the path is no network namespace, or the host's own.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|error| {
+        let file = open_without_waiting(path).map_err(|error| {
             Error::input(
                 format!("--netns {}", path.display()),
                 format!("cannot be opened ({error})"),
@@ -299,6 +302,12 @@ pub(crate) fn inside<T: Send>(
             .join()
             .map_err(|_| io::Error::other("the thread in the namespace panicked"))?
     })
+}
+
+/// Opening a FIFO that somebody put there would wait for a writer.
+fn open_without_waiting(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
 #[cfg(test)]

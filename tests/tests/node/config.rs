@@ -34,7 +34,7 @@ fn bad_mesh_config_leaves_the_last_good_lists_in_force() {
         problem.contains("outboundPortExclusionList[0]") && problem.contains("70000"),
         "{problem}"
     );
-    assert!(node.log().contains("the last good one stands"));
+    assert!(node.log().contains("what is in force stays"));
     assert!(node.metric("osm_config_errors_total{what=\"mesh\"}") > 0.0);
     expect_direct(&mut sidecar, &app.connect(OTHER), "remote");
     expect_outbound(&mut sidecar, &app.connect(REMOTE), REMOTE, pod.ip4());

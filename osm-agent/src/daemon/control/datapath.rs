@@ -99,7 +99,17 @@ impl Datapath {
             _ => wanted.policy.as_deref(),
         };
         match means {
-            Means::Ebpf => self.ebpf()?.enrol(pod, policy),
+            Means::Ebpf => {
+                let ebpf = self.ebpf()?;
+                match ebpf.enrol(pod, policy) {
+                    Err(_) if is_moved(ebpf, pod)? => {
+                        // Its source says so: the programs are where no process of it is.
+                        ebpf.withdraw_by_cookie(pod.netns.cookie()?)?;
+                        ebpf.enrol(pod, Some(policy.unwrap_or(&wanted.first)))
+                    }
+                    enrolled => enrolled,
+                }
+            }
             Means::Iptables => {
                 if real.ebpf != Found::Absent
                     && let Err(error) = transition::ignore_older_connections(&pod.netns)
@@ -147,6 +157,15 @@ impl Datapath {
             advice: "; set interceptionMode to auto or iptables".into(),
         })
     }
+}
+
+/// Whether the pod's cgroup is another one than that which it was enrolled with.
+fn is_moved(ebpf: &Ebpf, pod: &Pod) -> Result<bool> {
+    let (cookie, cgroup) = (pod.netns.cookie()?, pod.cgroup.id()?);
+    let records = ebpf.pods()?;
+    Ok(records
+        .iter()
+        .any(|it| it.netns_cookie == cookie && it.cgroup != cgroup && it.cgroup != 0))
 }
 
 /// By what number the loop knows a namespace: its cookie, or on kernels without cookies, which

@@ -74,8 +74,7 @@ impl Knowledge {
         }
     }
 
-    /// Takes the mesh's configuration; says what is new about it for people: a problem, or that
-    /// the last one is over.
+    /// Takes the mesh's configuration.
     pub(super) fn take_mesh(&mut self, mesh: Result<Box<MeshConfig>, String>) {
         self.mesh.has_spoken = true;
         match mesh {
@@ -148,6 +147,11 @@ impl Knowledge {
     /// One of them.
     pub(super) fn pod(&self, key: &str) -> Option<&PodSpec> {
         self.pods.as_ref()?.get(key)
+    }
+
+    /// Whether a good configuration of the mesh was ever seen.
+    pub(super) const fn has_mesh(&self) -> bool {
+        self.mesh.good.is_some()
     }
 
     /// Whether the mesh wants nothing intercepted at all.

@@ -177,6 +177,7 @@ impl Control {
         for key in self.settled.unsettled() {
             self.knowledge.touch(&key);
         }
+        self.touch_awaited();
         let dirty = self.knowledge.take_dirty();
         if dirty.all {
             self.last_full = Some(begun);

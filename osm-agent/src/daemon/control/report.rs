@@ -87,9 +87,9 @@ impl Outlets {
             return;
         };
         if self.is_new(None, REASON, problem) {
-            tracing::warn!(reason = REASON, "{problem}; the last good one stands");
+            tracing::warn!(reason = REASON, "{problem}; what is in force stays");
             self.metrics.config_error(Part::Mesh);
-            let text = format!("{problem}; the last good configuration stays in force");
+            let text = format!("{problem}; what is in force stays");
             self.notify(None, true, REASON, &text);
         }
     }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Control, datapath::number_of};
+use super::{Control, datapath::number_of, plan::Cookie};
 use crate::{
     daemon::{
         locate::uid_of_cgroup,
@@ -29,10 +29,17 @@ const STARTING: Duration = Duration::from_mins(2);
 /// The requests without an answer, and what came with them.
 #[derive(Default)]
 pub(super) struct Requests {
-    waiting: Vec<(Instant, Request)>,
+    waiting: Vec<Waiting>,
     /// Network namespaces that the container runtime told of, by pod, and when: a pod that
     /// starts has no process yet.
     hints: BTreeMap<PodKey, (Instant, Netns)>,
+}
+
+struct Waiting {
+    since: Instant,
+    request: Request,
+    /// The namespace that is asked about, or what is wrong with it.
+    namespace: Result<Cookie, String>,
 }
 
 /// What is known of a pod that somebody asks about.
@@ -59,6 +66,12 @@ impl Requests {
 impl Control {
     /// Takes a request in: it is answered after a pass.
     pub(super) fn take_request(&mut self, mut request: Request) {
+        let namespace = match &request {
+            Request::Enrol { peer, .. } => Ok(&peer.netns),
+            Request::Cni { command, .. } => command.netns.as_ref().map_err(Clone::clone),
+        };
+        let namespace =
+            namespace.and_then(|netns| number_of(netns).map_err(|error| error.to_string()));
         match &mut request {
             Request::Enrol { peer, .. } => {
                 if !self.options.has_source && self.key_of_peer(peer).is_none() {
@@ -87,39 +100,69 @@ impl Control {
                 }
             }
         }
-        self.requests.waiting.push((Instant::now(), request));
+        self.requests.waiting.push(Waiting {
+            since: Instant::now(),
+            request,
+            namespace,
+        });
+    }
+
+    /// Has the pods looked at that somebody waits for.
+    pub(super) fn touch_awaited(&mut self) {
+        let waiting = self.requests.waiting.iter();
+        let keys: Vec<PodKey> = waiting
+            .filter_map(|waiting| match &waiting.request {
+                Request::Enrol { peer, .. } => self.key_of_peer(peer),
+                Request::Cni { command, .. } => self.key_of(command),
+            })
+            .collect();
+        for key in keys {
+            self.knowledge.touch(&key);
+        }
     }
 
     /// Answers those whose answer is known, and those who have waited long enough.
     pub(super) fn answer_requests(&mut self) {
-        for (since, request) in std::mem::take(&mut self.requests.waiting) {
+        for waiting in std::mem::take(&mut self.requests.waiting) {
+            let Waiting {
+                since,
+                request,
+                namespace,
+            } = waiting;
             let is_late = since.elapsed() >= PATIENCE;
-            match request {
-                Request::Enrol { peer, answer } => match self.answer_to_peer(&peer, is_late) {
-                    Some(text) => {
-                        self.count(Asked::Init, matches!(text, protocol::Answer::Mode(_)));
-                        let _ = answer.send(text);
+            let unanswered = match request {
+                Request::Enrol { peer, answer } => {
+                    match self.answer_to_peer(&peer, &namespace, is_late) {
+                        Some(text) => {
+                            self.count(Asked::Init, matches!(text, protocol::Answer::Mode(_)));
+                            let _ = answer.send(text);
+                            None
+                        }
+                        // Who has gone meanwhile needs none.
+                        None if answer.is_closed() => None,
+                        None => Some(Request::Enrol { peer, answer }),
                     }
-                    // Who has gone meanwhile needs none.
-                    None if answer.is_closed() => {}
-                    None => {
-                        let request = Request::Enrol { peer, answer };
-                        self.requests.waiting.push((since, request));
+                }
+                Request::Cni { command, answer } => {
+                    match self.answer_to_cni(&command, &namespace, is_late) {
+                        Some(text) => {
+                            use cni::Answer::{Intercepted, Outside};
+                            let is_done = matches!(text, Intercepted(_) | Outside(_));
+                            self.count(Asked::Cni, is_done);
+                            let _ = answer.send(text);
+                            None
+                        }
+                        None if answer.is_closed() => None,
+                        None => Some(Request::Cni { command, answer }),
                     }
-                },
-                Request::Cni { command, answer } => match self.answer_to_cni(&command, is_late) {
-                    Some(text) => {
-                        let is_done =
-                            matches!(text, cni::Answer::Intercepted(_) | cni::Answer::Outside(_));
-                        self.count(Asked::Cni, is_done);
-                        let _ = answer.send(text);
-                    }
-                    None if answer.is_closed() => {}
-                    None => {
-                        let request = Request::Cni { command, answer };
-                        self.requests.waiting.push((since, request));
-                    }
-                },
+                }
+            };
+            if let Some(request) = unanswered {
+                self.requests.waiting.push(Waiting {
+                    since,
+                    request,
+                    namespace,
+                });
             }
         }
     }
@@ -149,12 +192,17 @@ impl Control {
         self.outlets.metrics.request(asked, answered);
     }
 
-    fn answer_to_peer(&self, peer: &Peer, is_late: bool) -> Option<protocol::Answer> {
+    fn answer_to_peer(
+        &self,
+        peer: &Peer,
+        namespace: &Result<Cookie, String>,
+        is_late: bool,
+    ) -> Option<protocol::Answer> {
         let refused = |why: String| Some(protocol::Answer::Refused(why));
         let key = self.key_of_peer(peer);
         if let Some(key) = &key
             && let Some(pod) = self.settled.get(key).and_then(|entry| entry.pod)
-            && number_of(&peer.netns).ok() != Some(pod)
+            && *namespace != Ok(pod)
         {
             return refused("it asks from another network namespace than its pod's".into());
         }
@@ -181,7 +229,12 @@ impl Control {
         }
     }
 
-    fn answer_to_cni(&self, command: &CniCommand, is_late: bool) -> Option<cni::Answer> {
+    fn answer_to_cni(
+        &self,
+        command: &CniCommand,
+        namespace: &Result<Cookie, String>,
+        is_late: bool,
+    ) -> Option<cni::Answer> {
         if command.action == CniAction::Del {
             // The namespace goes, and with it the interception: to let go of it before would
             // leave the pod's last moments to go around the sidecar.
@@ -190,17 +243,28 @@ impl Control {
         let Some(pod) = &command.pod else {
             return Some(cni::Answer::Outside("it is no pod of Kubernetes".into()));
         };
-        match self.known(self.key_of(command).as_ref()) {
+        let key = self.key_of(command);
+        match self.known(key.as_ref()) {
             Known::No | Known::NotYet => is_late.then(|| {
-                let (namespace, name) = (&pod.namespace, &pod.name);
-                let why = format!("no source of this node's agent knows {namespace}/{name} yet");
+                let (of, name) = (&pod.namespace, &pod.name);
+                let why = format!("no source of this node's agent knows {of}/{name} yet");
                 cni::Answer::Retry(why)
             }),
             Known::Outside => Some(cni::Answer::Outside("it is not in the mesh".into())),
             Known::Refused(why) => Some(cni::Answer::Refused(why)),
             Known::As(pod) => match (pod.lists_problem, pod.state) {
                 (Some(problem), _) => Some(cni::Answer::Refused(problem)),
-                (None, State::Intercepted(means)) => Some(cni::Answer::Intercepted(means)),
+                (None, State::Intercepted(means)) => match namespace {
+                    Err(why) => Some(cni::Answer::Refused(why.clone())),
+                    Ok(asked) if self.number_of_pod(key.as_ref()) == Some(*asked) => {
+                        Some(cni::Answer::Intercepted(means))
+                    }
+                    Ok(_) => is_late.then(|| {
+                        let why = "the pod is intercepted in another network namespace, in which \
+                                   it has processes still";
+                        cni::Answer::Retry(why.into())
+                    }),
+                },
                 (None, State::Refused(why)) => Some(cni::Answer::Refused(why)),
                 (None, State::Failed(why) | State::Waiting(why)) => {
                     is_late.then_some(cni::Answer::Retry(why))
@@ -209,13 +273,17 @@ impl Control {
         }
     }
 
+    fn number_of_pod(&self, key: Option<&PodKey>) -> Option<Cookie> {
+        self.settled.get(key?)?.pod
+    }
+
     fn known(&self, key: Option<&PodKey>) -> Known {
         let Some((key, spec)) = key.and_then(|key| Some((key, self.knowledge.pod(key)?))) else {
             return Known::No;
         };
         match &spec.membership {
             Membership::Outside => Known::Outside,
-            Membership::Refused(why) => Known::Refused(why.clone()),
+            Membership::Refused(why) | Membership::Unreadable(why) => Known::Refused(why.clone()),
             Membership::InMesh if self.knowledge.is_switched_off() => Known::Outside,
             Membership::InMesh => match self.settled.get(key) {
                 Some(entry) => Known::As(Box::new(entry.status.clone())),

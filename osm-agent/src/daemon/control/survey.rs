@@ -38,6 +38,10 @@ pub(super) struct Survey {
     records: BTreeMap<Cookie, Intercepted>,
     /// Pods that are in the mesh and were not found, by name.
     missing: BTreeSet<String>,
+    /// The same, by the namespaces that they were found in before.
+    missed: BTreeSet<Cookie>,
+    /// Whether a source can't read what is said of some pod.
+    has_unreadable: bool,
 }
 
 /// A pod in a pass.
@@ -60,11 +64,21 @@ impl Survey {
             .map_or_else(|| format!("netns-{pod}"), |record| record.name.clone())
     }
 
-    fn note(&mut self, key: &PodKey, spec: &PodSpec, state: State, problem: Option<String>) {
+    /// `before` is where the pod was found in an earlier pass.
+    fn note(
+        &mut self,
+        key: &PodKey,
+        name: &str,
+        before: Option<Cookie>,
+        state: State,
+        problem: Option<String>,
+    ) {
+        self.missing.insert(name.to_owned());
+        self.missed.extend(before);
         let entry = Entry {
-            pod: None,
+            pod: before,
             status: PodStatus {
-                name: spec.name.clone(),
+                name: name.to_owned(),
                 state,
                 lists_problem: problem,
             },
@@ -131,7 +145,13 @@ impl Control {
             Membership::Outside => {}
             Membership::Refused(why) => {
                 self.outlets.warn(key, &spec.name, "Refused", why);
-                survey.note(key, spec, State::Refused(why.clone()), None);
+                survey.note(key, &spec.name, None, State::Refused(why.clone()), None);
+                survey.missing.remove(&spec.name);
+            }
+            Membership::Unreadable(why) => {
+                survey.has_unreadable = true;
+                self.outlets.warn(key, &spec.name, "Unreadable", why);
+                survey.note(key, &spec.name, None, State::Failed(why.clone()), None);
             }
             Membership::InMesh if self.knowledge.is_switched_off() => {
                 self.survey_leaving(key, spec, index, survey);
@@ -139,18 +159,19 @@ impl Control {
             Membership::InMesh => {
                 let wanted = self.lists_of(key, spec);
                 let hint = self.hint(key);
+                let before = self.settled.get(key).and_then(|entry| entry.pod);
                 match self.options.locator.locate(spec, index, hint.as_deref()) {
                     Whereabouts::Found(pod) => {
                         self.add(key, pod, wanted, true, survey);
                     }
                     Whereabouts::NotYet(why) => {
-                        survey.missing.insert(spec.name.clone());
-                        survey.note(key, spec, State::Waiting(why), wanted.problem);
+                        let state = State::Waiting(why);
+                        survey.note(key, &spec.name, before, state, wanted.problem);
                     }
                     Whereabouts::Unfit(why) => {
-                        survey.missing.insert(spec.name.clone());
                         self.outlets.warn(key, &spec.name, "NotIntercepted", &why);
-                        survey.note(key, spec, State::Failed(why), wanted.problem);
+                        let state = State::Failed(why);
+                        survey.note(key, &spec.name, before, state, wanted.problem);
                     }
                 }
             }
@@ -180,14 +201,14 @@ impl Control {
             .collect();
         for record in unknown {
             let pod = record.netns_cookie;
-            if self.is_kept(&record, survey) {
-                // A namespace of which no program is left may be gone, or somebody has detached
-                // it: whoever finds its processes knows.
-                let is_missing = survey.missing.contains(&record.name);
-                let is_found = !is_missing && self.adopt(&record, index, survey);
-                if is_found || !record.is_gone {
-                    continue;
-                }
+            // One that is wanted and was not found this time stays, until its source drops it.
+            if survey.missing.contains(&record.name) || survey.missed.contains(&pod) {
+                continue;
+            }
+            // A namespace of which no program is left may be gone, or somebody has detached it:
+            // whoever finds its processes knows.
+            if self.is_kept(survey) && (self.adopt(&record, index, survey) || !record.is_gone) {
+                continue;
             }
             let real = Real {
                 ebpf: Found::AsWanted,
@@ -197,12 +218,12 @@ impl Control {
         }
     }
 
-    /// Whether a pod that no source knows is to stay as it is: nobody has said yet who is
-    /// wanted, or nobody will, or it is one that is wanted and was not found this time.
-    fn is_kept(&self, record: &Intercepted, survey: &Survey) -> bool {
+    /// Whether pods that no source knows are to stay as they are: nobody has said yet who is
+    /// wanted, or nobody will, or not all that is said can be read.
+    fn is_kept(&self, survey: &Survey) -> bool {
         !self.knowledge.is_synced()
             || (!self.options.has_source && !self.knowledge.is_switched_off())
-            || survey.missing.contains(&record.name)
+            || survey.has_unreadable
     }
 
     /// Keeps a pod intercepted that the kernel knows: by the mesh's lists where nobody will
@@ -244,28 +265,31 @@ impl Control {
         is_wanted: bool,
         survey: &mut Survey,
     ) {
-        let means = self.means_for(&pod, survey);
-        let compared = number_of(&pod.netns)
-            .and_then(|number| Ok((number, self.datapath.compare(&pod, &wanted, means)?)));
-        let (number, real) = match compared {
-            Ok(compared) => compared,
+        let before = self.settled.get(key).and_then(|entry| entry.pod);
+        let (number, means, real) = match self.look_at(&pod, &wanted, survey) {
+            Ok(seen) => seen,
             Err(error) => {
-                survey.missing.insert(pod.name.clone());
                 let text = error.to_string();
                 self.outlets.warn(key, &pod.name, "NotIntercepted", &text);
-                let entry = Entry {
-                    pod: None,
-                    status: PodStatus {
-                        name: pod.name,
-                        state: State::Failed(text),
-                        lists_problem: wanted.problem,
-                    },
-                    follows_interfaces: false,
-                };
-                survey.entries.insert(key.clone(), entry);
+                let state = State::Failed(text);
+                survey.note(key, &pod.name, before, state, wanted.problem);
                 return;
             }
         };
+        if survey.wanted.contains_key(&number) {
+            if is_wanted {
+                let text = "another pod that is in the mesh has the same network namespace; \
+                            have one of them only"
+                    .to_owned();
+                self.outlets.warn(key, &pod.name, "NotIntercepted", &text);
+                let state = State::Failed(text);
+                survey.note(key, &pod.name, None, state, wanted.problem);
+            } else {
+                // It goes on under another name.
+                self.knowledge.has_left(key);
+            }
+            return;
+        }
         if is_wanted {
             survey.wanted.insert(number, means);
         }
@@ -279,16 +303,32 @@ impl Control {
             is_acted_on: false,
             failure: None,
         };
-        if is_wanted || !survey.wanted.contains_key(&number) {
-            survey.subjects.insert(number, subject);
+        survey.subjects.insert(number, subject);
+    }
+
+    fn look_at(
+        &self,
+        pod: &Pod,
+        wanted: &Wanted,
+        survey: &Survey,
+    ) -> Result<(Cookie, Means, Real)> {
+        let number = number_of(&pod.netns)?;
+        let means = self.means_for(number, survey);
+        let real = self.datapath.compare(pod, wanted, means)?;
+        // Without a configuration that was ever good, by the means that is in force.
+        let is_by_other =
+            *real.by(means) == Found::Absent && *real.by(means.other()) != Found::Absent;
+        if is_by_other && !self.knowledge.has_mesh() {
+            let means = means.other();
+            return Ok((number, means, self.datapath.compare(pod, wanted, means)?));
         }
+        Ok((number, means, real))
     }
 
     /// By which means a pod is to be intercepted. A pod that is intercepted by eBPF does not
     /// fall back because another could not be.
-    fn means_for(&self, pod: &Pod, survey: &Survey) -> Means {
-        let is_by_ebpf =
-            || number_of(&pod.netns).is_ok_and(|number| survey.records.contains_key(&number));
+    fn means_for(&self, number: Cookie, survey: &Survey) -> Means {
+        let is_by_ebpf = || survey.records.contains_key(&number);
         match self.knowledge.mode() {
             InterceptionMode::Ebpf => Means::Ebpf,
             InterceptionMode::Iptables | InterceptionMode::None => Means::Iptables,

@@ -41,6 +41,9 @@ pub enum Membership {
     Outside,
     /// Somebody wants it to be, and it must not: why, and what to do.
     Refused(String),
+    /// The source can't read what is said of it: why, and what to do. It may be any pod, so that
+    /// none that the source does not know is let go of.
+    Unreadable(String),
 }
 
 /// What the loop is told.

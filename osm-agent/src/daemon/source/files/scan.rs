@@ -180,7 +180,7 @@ fn refused(key: &str, error: &config::Error) -> PodSpec {
     PodSpec {
         name: key.to_owned(),
         uid: None,
-        membership: Membership::Refused(format!("{error}; correct the file")),
+        membership: Membership::Unreadable(format!("{error}; correct the file")),
         annotations: BTreeMap::new(),
         netns: None,
         cgroup: None,
