@@ -42,11 +42,11 @@ impl Node {
     #[must_use]
     pub fn new() -> Option<Self> {
         let node = Self::without_source()?;
-        if let Err(error) = fs::create_dir(node.pods()) {
+        if let Err(error) = fs::create_dir(node.pod_files()) {
             panic!("can't make the directory of pods: {error}");
         }
         node.mesh("{}");
-        let (pods, mesh) = (node.pods(), node.mesh_file());
+        let (pods, mesh) = (node.pod_files(), node.mesh_file());
         Some(node.flag("--pods", &pods).flag("--config", &mesh))
     }
 
@@ -135,7 +135,7 @@ impl Node {
     /// Adds a pod file of this content.
     pub fn add_pod_file(&self, name: &str, content: &Value) {
         replace(
-            &self.pods().join(format!("{name}.json")),
+            &self.pod_files().join(format!("{name}.json")),
             &content.to_string(),
         );
     }
@@ -147,7 +147,7 @@ impl Node {
 
     /// Removes a pod file.
     pub fn remove_pod_file(&self, name: &str) {
-        let path = self.pods().join(format!("{name}.json"));
+        let path = self.pod_files().join(format!("{name}.json"));
         if let Err(error) = fs::remove_file(&path) {
             panic!("can't remove {}: {error}", path.display());
         }
@@ -155,7 +155,7 @@ impl Node {
 
     /// Removes a pod, if there is such a file.
     pub fn remove_pod_if_there(&self, pod: &Pod) {
-        let _ = fs::remove_file(self.pods().join(format!("{}.json", pod.name())));
+        let _ = fs::remove_file(self.pod_files().join(format!("{}.json", pod.name())));
     }
 
     /// Starts the process; returns as soon as it answers over HTTP.
@@ -304,7 +304,9 @@ impl Node {
         self.wait("it is ready", |node| node.get("/readyz").0 == 200);
     }
 
-    fn pods(&self) -> PathBuf {
+    /// The directory of pod files.
+    #[must_use]
+    pub fn pod_files(&self) -> PathBuf {
         self.files.path().join("pods")
     }
 

@@ -13,6 +13,7 @@ mod lifecycle;
 mod many;
 mod requests;
 mod restart;
+mod trouble;
 
 /// A server outside.
 const REMOTE: &str = "198.51.100.10:80";

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use osm_tests::{Cgroup, Node, Outcome, Pod, World, agent};
+use osm_tests::{Cgroup, Netns, Node, Outcome, Pod, World, agent};
 use rstest::rstest;
 use serde_json::json;
 
@@ -24,6 +24,10 @@ fn init<'a>(node: &Node, pod: &'a Pod, mode: &str) -> Container<'a> {
 
 /// The plugin, asked what becomes of a pod.
 fn cni(node: &Node, command: &str, pod: &Pod) -> Outcome {
+    cni_in(node, command, pod, &pod.netns)
+}
+
+fn cni_in(node: &Node, command: &str, pod: &Pod, netns: &Netns) -> Outcome {
     let network = json!({
         "cniVersion": "1.0.0",
         "name": "test",
@@ -38,7 +42,7 @@ fn cni(node: &Node, command: &str, pod: &Pod) -> Outcome {
         .arg("cni")
         .env("CNI_COMMAND", command)
         .env("CNI_CONTAINERID", "c0ffee")
-        .env("CNI_NETNS", pod.netns.path())
+        .env("CNI_NETNS", netns.path())
         .env("CNI_IFNAME", "eth0")
         .env("CNI_PATH", "/opt/cni/bin")
         .env("CNI_ARGS", arguments)
@@ -168,4 +172,22 @@ fn container_runtime_is_answered_when_the_pod_is_intercepted() {
     let _ = cni(&node, "DEL", pod).succeeded();
     // Its last moments are intercepted as well.
     expect_outbound(&mut sidecar, &pod.app().connect(REMOTE), REMOTE, pod.ip4());
+}
+
+#[test]
+fn container_runtime_that_asks_about_another_namespace_is_not_told_that_all_is_well() {
+    let (Some(world), Some(mut node)) = (World::new(), Node::new()) else {
+        return;
+    };
+    let (pod, other) = (&world.pod, world.add_pod());
+    node.start();
+    node.add_pod(pod, &[]);
+    node.wait_intercepted(pod);
+    let _ = cni_in(&node, "ADD", pod, &pod.netns).succeeded();
+    let _ = cni_in(&node, "CHECK", pod, &other.netns).failed();
+    let ended = cni_in(&node, "ADD", pod, &other.netns).failed();
+    assert!(
+        ended.stdout.contains("another network namespace"),
+        "{ended}"
+    );
 }
