@@ -109,3 +109,29 @@ fn cleanup_and_attach_refuse_while_an_agent_has_the_directory() {
     );
     assert_eq!(mesh.agent.state().pins(), pins);
 }
+
+/// It looks at every namespace there is: no other test of this program writes rules.
+#[test]
+fn cleanup_removes_rules_of_the_fallback_where_that_is_asked_for() {
+    let Some(mesh) = Mesh::attached_by(mesh::Backend::Nft, &Lists::default()) else {
+        return;
+    };
+    let pod = &mesh.world.pod;
+    let mut sidecar = pod.sidecar();
+    let _remote = mesh.world.outside.server("remote", &[REMOTE]);
+    let rules = || {
+        let saved = pod.netns.command("iptables-nft-save", &["-t", "nat"]);
+        String::from_utf8_lossy(&saved.stdout).contains("-A PROXY_")
+    };
+    let _ = cleanup(&mesh).succeeded();
+    assert!(rules(), "not without being asked to");
+    let state = mesh.agent.state().path().as_os_str();
+    let flags = ["cleanup", "--iptables", "--state-dir"].map(OsStr::new);
+    let outcome = mesh.agent.run(&[&flags[..], &[state]].concat()).succeeded();
+    assert!(
+        !outcome.stdout.contains("from 0 network namespaces"),
+        "{outcome}"
+    );
+    assert!(!rules());
+    expect_direct(&mut sidecar, &pod.app().connect(REMOTE), "remote");
+}

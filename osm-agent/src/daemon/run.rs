@@ -10,6 +10,7 @@ use std::{
         mpsc::{Receiver, Sender, channel},
     },
     thread,
+    time::Duration,
 };
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -20,6 +21,7 @@ use tokio::{
         oneshot, watch,
     },
     task::JoinSet,
+    time::timeout,
 };
 use tracing::{debug, info, warn};
 
@@ -114,6 +116,9 @@ where
     runtime.shutdown_background();
     outcome
 }
+
+/// How long the loop may take to end, when something ends that ends with it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 type Tasks = JoinSet<Result<()>>;
 type End = oneshot::Receiver<thread::Result<Result<()>>>;
@@ -268,6 +273,10 @@ async fn supervise(
         }
         Some(task) = tasks.join_next() => {
             task.map_err(|error| broken(format!("a task broke: {error}")))??;
+            // Who tells the loop something ends with it: what the loop says of its end is better.
+            if let Ok(ended) = timeout(LAST_WORDS, &mut control).await {
+                outcome(ended)?;
+            }
             return Err(broken("a task ended by itself"));
         }
         signal = signals.next() => info!("{signal}: stopping; pods stay intercepted"),

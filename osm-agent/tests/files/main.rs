@@ -102,7 +102,7 @@ fn bad_pod_file_keeps_what_it_said_and_hides_no_other() {
     let source = Source::of_pods(&directory);
     let pods = source.pods();
     assert_eq!(pods["a.yaml"], spec("a", "80"));
-    let Membership::Refused(reason) = &pods["b.yaml"].membership else {
+    let Membership::Unreadable(reason) = &pods["b.yaml"].membership else {
         panic!("{pods:?}");
     };
     assert!(
@@ -276,7 +276,7 @@ fn files_read_again_without_news_say_nothing() {
     // The MeshConfig is no pod file.
     assert!(matches!(
         pods["mesh.yaml"].membership,
-        Membership::Refused(_)
+        Membership::Unreadable(_)
     ));
     source.expect_silence();
 }
