@@ -8,7 +8,7 @@
 //! ```
 //!
 //! * [`Pod`]: what is kept of a pod, and [`judge`], whether it is in the mesh,
-//! * [`watch`]: one collection, listed and watched for ever.
+//! * `watch`: one collection, listed and watched for ever.
 //!
 //! While the API server can't be reached the last known state stands. A pod goes when the
 //! server says that it is gone, or does not list it any more; no error removes one.
