@@ -236,7 +236,10 @@ fn control(options: &Options, wires: Wires) -> Result<impl FnOnce() -> Result<()
         Outlets::new(wires.status, wires.notices, wires.metrics, wires.heartbeat),
     )?;
     let events = wires.events;
-    Ok(move || control.run(&events))
+    Ok(move || {
+        control.run(&events);
+        Ok(())
+    })
 }
 
 /// Where nobody else takes what people are to be told, the loop's log has it already.

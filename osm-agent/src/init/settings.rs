@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    config::{InterceptionMode, Lists, LocalProxyMode, MeshConfig, item, quote},
+    config::{InterceptionMode, Lists, MeshConfig, item, quote},
     error::{Error, Result},
     policy::Policy,
 };
@@ -164,12 +164,7 @@ impl Settings {
     /// The policy that all of it makes.
     #[must_use]
     pub fn policy(&self) -> Policy {
-        let policy = Policy::compile(&self.mesh.lists, self.dual_stack)
-            .with_excluded_interfaces(self.mesh.excluded_interfaces.clone());
-        match self.mesh.local_proxy_mode {
-            LocalProxyMode::Localhost => policy,
-            LocalProxyMode::PodIp => policy.with_pod_ip(),
-        }
+        Policy::of_pod(&self.mesh, &Lists::default(), self.dual_stack)
     }
 }
 

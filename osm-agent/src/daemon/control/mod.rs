@@ -93,12 +93,9 @@ impl Control {
         })
     }
 
-    /// Keeps the node's pods as they are wanted, until it is told to stop. Interception stays
-    /// in force then.
-    ///
-    /// # Errors
-    /// Where whoever sends the events is gone.
-    pub fn run(mut self, events: &Receiver<Event>) -> Result<()> {
+    /// Keeps the node's pods as they are wanted, until it is told to stop or whoever sends the
+    /// events is gone. Interception stays in force then.
+    pub fn run(mut self, events: &Receiver<Event>) {
         self.knowledge.touch_all();
         loop {
             let wait = self.until_next_pass();
@@ -107,13 +104,13 @@ impl Control {
                     self.look_again = LOOK_AGAIN;
                     let settled = Instant::now() + SETTLE;
                     if self.take(event) || self.take_more(events, settled) {
-                        return Ok(());
+                        return;
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     self.look_again = (self.look_again * 2).min(LOOK_AGAIN_AT_MOST);
                 }
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(RecvTimeoutError::Disconnected) => return,
             }
             self.outlets.heartbeat.beat();
             self.pass();

@@ -174,8 +174,8 @@ impl Control {
         Some(format!("/proc/self/fd/{}", netns.file().as_raw_fd()).into())
     }
 
-    /// Drops what is known of pods that are gone, or have processes by now: an open namespace
-    /// does not go away.
+    /// Drops what is known of pods that are gone, or have had time for a process: an open
+    /// namespace does not go away.
     pub(super) fn forget_hints(&mut self) {
         let knowledge = &self.knowledge;
         self.requests
@@ -328,14 +328,7 @@ impl Control {
         let Some(uid) = uid_of_cgroup(&peer.cgroup) else {
             return;
         };
-        let spec = PodSpec {
-            name: format!("pod-{uid}"),
-            uid: Some(uid.clone()),
-            membership: Membership::InMesh,
-            annotations: BTreeMap::new(),
-            netns: None,
-            cgroup: None,
-        };
+        let spec = PodSpec::in_mesh(format!("pod-{uid}"), Some(uid.clone()));
         self.knowledge.add_pod(uid, spec);
     }
 }

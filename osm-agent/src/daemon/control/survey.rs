@@ -230,14 +230,7 @@ impl Control {
     /// ever say more, else as it is until somebody has. Says whether it was found.
     fn adopt(&mut self, record: &Intercepted, index: &Index, survey: &mut Survey) -> bool {
         let key = format!("netns-{}", record.netns_cookie);
-        let spec = PodSpec {
-            name: record.name.clone(),
-            uid: None,
-            membership: Membership::InMesh,
-            annotations: BTreeMap::new(),
-            netns: None,
-            cgroup: None,
-        };
+        let spec = PodSpec::in_mesh(record.name.clone(), None);
         let whereabouts = self.options.locator.locate_known(
             &record.name,
             record.cgroup,

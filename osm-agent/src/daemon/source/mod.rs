@@ -32,6 +32,21 @@ pub struct PodSpec {
     pub cgroup: Option<PathBuf>,
 }
 
+impl PodSpec {
+    /// A pod in the mesh of which nothing else is said.
+    #[must_use]
+    pub const fn in_mesh(name: String, uid: Option<String>) -> Self {
+        Self {
+            name,
+            uid,
+            membership: Membership::InMesh,
+            annotations: BTreeMap::new(),
+            netns: None,
+            cgroup: None,
+        }
+    }
+}
+
 /// Whether a pod is to be intercepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Membership {
