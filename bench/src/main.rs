@@ -1,0 +1,3 @@
+//! The benchmark. `cargo xtask bench` builds and runs it.
+
+fn main() {}
