@@ -1,0 +1,180 @@
+//! The same scenario over plain TCP and over the shortcut.
+
+use std::io::{self, Read as _};
+use std::net::Shutdown;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use osm_tests::sys::error_name;
+use osm_tests::traffic::{Pair, Pattern, Route, Scene, by_tcp};
+use socket2::Socket;
+
+/// Asks for the shortcut.
+pub const ON: &str = "{sidecar: {shortcut: true}}";
+
+/// Asks for none.
+pub const OFF: &str = "{}";
+
+/// Both ends in the pod, and nobody between them.
+pub const DIRECT: [Route; 2] = [Route::Outbound, Route::Local];
+
+/// More than any scenario takes that does not hang.
+pub const LIMIT: Duration = Duration::from_secs(10);
+
+/// Long enough for anything that does happen to have happened.
+pub const SETTLE: Duration = Duration::from_millis(50);
+
+/// Is the shortcut to be had, or is everything played without?
+pub fn is_on() -> bool {
+    std::env::var_os("OSM_SHORTCUT").is_none_or(|value| value != "off")
+}
+
+/// The `spec` of the mesh.
+pub fn spec() -> &'static str {
+    if is_on() { ON } else { OFF }
+}
+
+/// The scene that all tests share that run at the same time; none where they have to be skipped.
+pub fn scene() -> Option<Arc<Scene>> {
+    static SHARED: Mutex<Weak<Scene>> = Mutex::new(Weak::new());
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(scene) = shared.upgrade() {
+        return Some(scene);
+    }
+    let scene = Arc::new(Scene::new(spec())?);
+    *shared = Arc::downgrade(&scene);
+    Some(scene)
+}
+
+/// A connection with timeouts.
+#[track_caller]
+pub fn connect(scene: &Scene, route: Route) -> Pair {
+    let pair = scene.connect(route);
+    let pair = pair.unwrap_or_else(|error| panic!("{route:?}: {error}"));
+    limit(&pair.client);
+    limit(&pair.server);
+    pair
+}
+
+/// Makes calls end that hang.
+pub fn limit(socket: &Socket) {
+    socket.set_read_timeout(Some(LIMIT)).expect("a timeout");
+    socket.set_write_timeout(Some(LIMIT)).expect("a timeout");
+}
+
+/// A connection of which both ends have sent something, the way that they should have.
+#[track_caller]
+pub fn used(scene: &Scene, route: Route) -> Pair {
+    let pair = connect(scene, route);
+    for (from, to) in [(&pair.client, &pair.server), (&pair.server, &pair.client)] {
+        send_all(from, b"hello");
+        assert_eq!(read_exactly(to, 5), b"hello");
+        let wanted = is_on() && DIRECT.contains(&route);
+        let tcp = by_tcp(from).expect("TCP_INFO");
+        assert_eq!(tcp.sent_nothing(), wanted, "{route:?}: {tcp:?}");
+    }
+    pair
+}
+
+/// Panics unless the scenario looks the same over plain TCP and over every connection that may take the
+/// shortcut. The ends have already used it.
+#[track_caller]
+pub fn expect_same(scenario: impl Fn(&mut Pair) -> String) {
+    let Some(scene) = scene() else {
+        return;
+    };
+    let plain = scenario(&mut used(&scene, Route::Bypassed));
+    println!("plain TCP: {plain}");
+    for route in DIRECT {
+        let found = scenario(&mut used(&scene, route));
+        assert_eq!(found, plain, "{route:?} is not like plain TCP");
+    }
+}
+
+/// Panics unless the scenario looks like this over plain TCP, and like that over the shortcut: a known
+/// difference, written down in `ARCHITECTURE.md`.
+#[track_caller]
+pub fn expect_different(scenario: impl Fn(&mut Pair) -> String, plain: &str, shortcut: &str) {
+    let Some(scene) = scene() else {
+        return;
+    };
+    let found = scenario(&mut used(&scene, Route::Bypassed));
+    assert_eq!(found, plain, "plain TCP");
+    for route in DIRECT {
+        let found = scenario(&mut used(&scene, route));
+        let expected = if is_on() { shortcut } else { plain };
+        assert_eq!(found, expected, "{route:?}");
+    }
+}
+
+/// What a call said, as programmers know it.
+pub fn said<T: ToString>(result: io::Result<T>) -> String {
+    result.map_or_else(|error| error_name(&error), |value| value.to_string())
+}
+
+/// One read of up to 100 bytes, with flags: the bytes as text, or the error.
+pub fn take(socket: &Socket, flags: i32) -> String {
+    take_up_to(socket, 100, flags)
+}
+
+/// One read of up to so many bytes, with flags: the bytes as text, or the error.
+pub fn take_up_to(socket: &Socket, length: usize, flags: i32) -> String {
+    match receive(socket, length, flags) {
+        Ok(bytes) => format!("{:?}", String::from_utf8_lossy(&bytes)),
+        Err(error) => error_name(&error),
+    }
+}
+
+/// One read of up to so many bytes, with flags.
+pub fn receive(socket: &Socket, length: usize, flags: i32) -> io::Result<Vec<u8>> {
+    use nix::sys::socket::{MsgFlags, recv};
+    use std::os::fd::AsRawFd as _;
+    let mut bytes = vec![0; length];
+    let flags = MsgFlags::from_bits_retain(flags);
+    let filled = recv(socket.as_raw_fd(), &mut bytes, flags)?;
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+/// Sends all of it.
+#[track_caller]
+pub fn send_all(mut socket: &Socket, bytes: &[u8]) {
+    io::Write::write_all(&mut socket, bytes).expect("sending");
+}
+
+/// Reads exactly so many bytes.
+#[track_caller]
+pub fn read_exactly(mut socket: &Socket, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    socket.read_exact(&mut bytes).expect("reading");
+    bytes
+}
+
+/// The first bytes of a stream.
+pub fn stream(key: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    Pattern::new(key).fill(0, &mut bytes);
+    bytes
+}
+
+/// Reads to the end, checking every byte: how many came, and how it ended.
+pub fn read_stream(mut socket: &Socket, key: u64) -> String {
+    let pattern = Pattern::new(key);
+    let mut piece = vec![0; 64 << 10];
+    let mut done = 0;
+    loop {
+        match socket.read(&mut piece) {
+            Ok(0) => return format!("{done} bytes, then the end"),
+            Ok(length) => match pattern.check(done, &piece[..length]) {
+                Ok(()) => done += length as u64,
+                Err(mismatch) => return mismatch.to_string(),
+            },
+            Err(error) => return format!("{done} bytes, then {}", error_name(&error)),
+        }
+    }
+}
+
+/// Says that no more comes.
+pub fn finish(socket: &Socket) {
+    socket.shutdown(Shutdown::Write).expect("shutdown");
+}
