@@ -28,12 +28,10 @@ pub enum Order {
         /// How many may wait.
         backlog: i32,
     },
-    /// Connected sockets.
+    /// A connected socket.
     Connect {
         /// Whom to dial.
         to: SocketAddr,
-        /// How often.
-        count: u32,
     },
     /// Connections that the broker keeps; the byte alone is the answer.
     Keep {
@@ -104,25 +102,16 @@ impl Broker {
     /// # Errors
     /// The error of the connection.
     pub fn connect(&mut self, to: SocketAddr) -> io::Result<Socket> {
-        self.order(&Order::Connect { to, count: 1 })?;
+        self.order(&Order::Connect { to })?;
         self.next()
     }
 
-    /// Orders connections; [`Broker::next`] takes each.
+    /// Has it dial and keep connections; [`Broker::done`] waits until all are established.
     ///
     /// # Errors
     /// Where the broker is gone.
-    pub fn begin_connecting(&mut self, to: SocketAddr, count: u32) -> io::Result<()> {
-        self.order(&Order::Connect { to, count })
-    }
-
-    /// Has it dial and keep the connections; returns when all are established.
-    ///
-    /// # Errors
-    /// The error of a connection.
-    pub fn keep(&mut self, to: SocketAddr, count: u32) -> io::Result<()> {
-        self.order(&Order::Keep { to, count })?;
-        self.done()
+    pub fn begin_keeping(&mut self, to: SocketAddr, count: u32) -> io::Result<()> {
+        self.order(&Order::Keep { to, count })
     }
 
     /// Has it begin to send on all that it keeps, and to read it back; [`Broker::done`] waits for that.
@@ -144,21 +133,17 @@ impl Broker {
         }
     }
 
-    /// The next of the sockets that were ordered.
-    ///
-    /// # Errors
-    /// The error of the call that failed in the broker.
-    pub fn next(&mut self) -> io::Result<Socket> {
+    fn order(&mut self, order: &Order) -> io::Result<()> {
+        let mut line = serde_json::to_string(order)?;
+        line.push('\n');
+        self.stream.write_all(line.as_bytes())
+    }
+
+    fn next(&mut self) -> io::Result<Socket> {
         match sys::receive_byte(&self.stream)? {
             (0, Some(descriptor)) => Ok(Socket::from(descriptor)),
             (0, None) => Err(io::ErrorKind::InvalidData.into()),
             (error, _) => Err(io::Error::from_raw_os_error(error.into())),
         }
-    }
-
-    fn order(&mut self, order: &Order) -> io::Result<()> {
-        let mut line = serde_json::to_string(order)?;
-        line.push('\n');
-        self.stream.write_all(line.as_bytes())
     }
 }

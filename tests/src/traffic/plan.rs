@@ -139,6 +139,11 @@ impl Plan {
             half.read_max = half.read_max.max(read);
         }
         let ending = ending.limited(&client, &server);
+        // What a victim sends is as much as there is room for.
+        if matches!(ending, Ending::KillSender(..)) {
+            client.read_max = client.read_max.max(4_096);
+            server.read_max = server.read_max.max(4_096);
+        }
         // If each waited for the other's end, none would come.
         if !client.half_close && !server.half_close {
             *rng.choice([&mut client.half_close, &mut server.half_close])

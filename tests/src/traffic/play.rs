@@ -157,9 +157,7 @@ fn abrupt(
     let sent = sender.done;
     drop(sender);
     if reset {
-        socket
-            .set_linger(Some(Duration::ZERO))
-            .map_err(text)?;
+        socket.set_linger(Some(Duration::ZERO)).map_err(text)?;
     }
     drop(socket);
     Ok(Outcome {

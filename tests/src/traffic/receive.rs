@@ -168,7 +168,11 @@ impl<'a> Receiver<'a> {
             self.done += length as u64;
             let is_blocking = self.half.mode == Mode::Blocking;
             came_short = by == ReadBy::WaitAll && is_blocking && length < wanted;
-            if self.half.read_pause.is_some_and(|it| self.rng.u32(0..it) == 0) {
+            if self
+                .half
+                .read_pause
+                .is_some_and(|it| self.rng.u32(0..it) == 0)
+            {
                 thread::sleep(Duration::from_millis(self.rng.u64(1..8)));
             }
         }

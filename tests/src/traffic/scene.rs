@@ -164,8 +164,7 @@ impl Scene {
         Ok(Pair { client, server })
     }
 
-    /// So many connections at once, all dialled before the first is accepted: the dialler sends this many
-    /// bytes on each, which are echoed here, and reads them back. Returns this end of them. (Two ends of
+    /// So many connections at once: the dialler sends this many bytes on each, which are echoed here, and reads them back. Returns this end of them. (Two ends of
     /// ten thousand connections are more files than a process may have open.)
     ///
     /// # Errors
@@ -173,9 +172,11 @@ impl Scene {
     pub fn echo_many(&self, route: Route, count: u32, length: usize) -> io::Result<Vec<Socket>> {
         let mut line = self.line(route);
         let to = line.to;
-        line.dialler.keep(to, count)?;
+        // The queue of a listener is shorter (`somaxconn`).
+        line.dialler.begin_keeping(to, count)?;
         let accept = |_| Ok(line.listener.accept()?.0);
         let servers: Vec<_> = (0..count).map(accept).collect::<io::Result<_>>()?;
+        line.dialler.done()?;
         line.dialler.begin_exchange(length)?;
         let mut bytes = vec![0; length];
         for mut server in &servers {

@@ -76,7 +76,11 @@ impl<'a> Sender<'a> {
             if cork {
                 self.socket.set_tcp_cork(false)?;
             }
-            if self.half.write_pause.is_some_and(|it| self.rng.u32(0..it) == 0) {
+            if self
+                .half
+                .write_pause
+                .is_some_and(|it| self.rng.u32(0..it) == 0)
+            {
                 thread::sleep(Duration::from_millis(self.rng.u64(1..8)));
             }
         }

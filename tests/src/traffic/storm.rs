@@ -33,6 +33,8 @@ pub struct Summary {
     pub played: Played,
     /// For each way: connections, and ends that took the shortcut.
     pub routes: BTreeMap<String, (u64, u64)>,
+    /// The connection that took longest.
+    pub slowest: (Duration, u64),
     /// What went wrong, as far as it was noted.
     pub faults: Vec<String>,
 }
@@ -74,8 +76,10 @@ impl Storm<'_> {
                             break;
                         }
                         let route = self.route(number);
+                        let start = Instant::now();
                         let result = self.one(scene, number);
                         let mut summary = summary.lock().expect("nobody panics here");
+                        summary.slowest = summary.slowest.max((start.elapsed(), number));
                         summary.add(route, result);
                         stop.store(summary.faults.len() >= ENOUGH, Ordering::Relaxed);
                     }
@@ -142,7 +146,10 @@ impl fmt::Display for Summary {
             self.connections,
             self.faults.len()
         )?;
-        writeln!(f, "{taken} bytes given to sockets, of which TCP got {by_tcp}")?;
+        writeln!(
+            f,
+            "{taken} bytes given to sockets, of which TCP got {by_tcp}"
+        )?;
         for (route, (connections, shortcuts)) in &self.routes {
             writeln!(
                 f,
@@ -153,6 +160,8 @@ impl fmt::Display for Summary {
             f,
             "{spurious} blocking calls said EAGAIN, {short} MSG_WAITALL came short"
         )?;
+        let (time, number) = self.slowest;
+        write!(f, "\nslowest: {number}, {:.1} s", time.as_secs_f64())?;
         for fault in &self.faults {
             write!(f, "\nFAULT: {fault}")?;
         }

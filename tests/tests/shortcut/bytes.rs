@@ -1,7 +1,7 @@
 //! Bytes, by every way in and out.
 
 use std::io::{Seek as _, SeekFrom, Write as _};
-use std::os::fd::{AsFd as _};
+use std::os::fd::AsFd as _;
 use std::thread;
 use std::time::Duration;
 
@@ -21,8 +21,7 @@ fn peeked_bytes_come_again() {
     expect_same(|pair| {
         send_all(&pair.client, b"hello");
         send_all(&pair.client, b"world");
-        let [all, part] =
-            [100, 3].map(|length| take_up_to(&pair.server, length, libc::MSG_PEEK));
+        let [all, part] = [100, 3].map(|length| take_up_to(&pair.server, length, libc::MSG_PEEK));
         let first = take_up_to(&pair.server, 4, 0);
         let rest = take(&pair.server, libc::MSG_PEEK);
         let read = take(&pair.server, 0);

@@ -9,9 +9,7 @@ use osm_tests::traffic::Pair;
 use socket2::Socket;
 use std::os::fd::AsFd as _;
 
-use crate::compare::{
-    SETTLE, expect_same, finish, read_stream, said, send_all, stream, take,
-};
+use crate::compare::{SETTLE, expect_same, finish, read_stream, said, send_all, stream, take};
 
 const LENGTH: usize = 100_000;
 
@@ -103,7 +101,11 @@ fn reset_by_either_end_follows_the_bytes_before_it() {
     for by_client in [true, false] {
         expect_same(|pair| {
             let pair = owned(pair);
-            let gone = if by_client { &pair.client } else { &pair.server };
+            let gone = if by_client {
+                &pair.client
+            } else {
+                &pair.server
+            };
             send_all(gone, b"last words");
             let left = reset(pair, by_client);
             let mut wanted = [PollFd::new(left.as_fd(), PollFlags::POLLIN)];

@@ -129,7 +129,10 @@ fn non_blocking_connect_can_be_written_to_at_once() {
         let mut wanted = [PollFd::new(client.as_fd(), PollFlags::POLLOUT)];
         let ready = poll(&mut wanted, PollTimeout::from(5_000_u16));
         assert_eq!(ready, Ok(1), "{route:?}");
-        assert!(client.take_error().expect("SO_ERROR").is_none(), "{route:?}");
+        assert!(
+            client.take_error().expect("SO_ERROR").is_none(),
+            "{route:?}"
+        );
         let server = accept(&listener, &client);
         client.set_nonblocking(false).expect("O_NONBLOCK");
         send_all(&client, &stream(3, 9_000));

@@ -1,8 +1,6 @@
 //! While connections live: switched off and on, changed, restarted.
 
-use std::time::Duration;
-
-use osm_tests::traffic::{Broker, Pair, Route, Scene, Storm, by_tcp};
+use osm_tests::traffic::{Broker, Pair, Route, Scene, by_tcp};
 use osm_tests::{APP_UID, Node, SIDECAR_UID, World};
 
 use crate::compare::{
@@ -72,7 +70,11 @@ fn shortcut_switched_off_and_on_while_in_use_loses_nothing() {
             let pair = compare::connect(&scene, route);
             exchange(&pair);
             let tcp = by_tcp(&pair.client).expect("TCP_INFO");
-            assert_eq!(tcp.sent_nothing(), to == ON, "{route:?} after {to}: {tcp:?}");
+            assert_eq!(
+                tcp.sent_nothing(),
+                to == ON,
+                "{route:?} after {to}: {tcp:?}"
+            );
         }
     }
 }
@@ -132,31 +134,4 @@ fn connections_outlive_the_agent() {
         node.start();
         node.wait_intercepted(pod);
     }
-}
-
-#[test]
-fn random_traffic_survives_changes_and_switching() {
-    let Some(scene) = Scene::new(spec()) else {
-        return;
-    };
-    let storm = Storm {
-        seed: 2,
-        parallel: 40,
-        connections: 200,
-        time: Duration::from_secs(20),
-        routes: &Route::INTERCEPTED,
-    };
-    let summary = storm.run_disturbed(&scene, |turn| {
-        let lists = format!("traffic: {{outboundPortExclusionList: [{}]}}", 6_000 + turn);
-        let switch = if is_on() && turn % 3 != 2 {
-            "sidecar: {shortcut: true}"
-        } else {
-            "sidecar: {}"
-        };
-        for outcome in scene.attach(&format!("{{{lists}, {switch}}}")) {
-            let _ = outcome.succeeded();
-        }
-    });
-    println!("{summary}");
-    assert!(summary.faults.is_empty(), "{summary}");
 }

@@ -222,7 +222,10 @@ fn read_timeout_is_kept() {
         let early = take(&pair.server, 0);
         let waited = start.elapsed() >= Duration::from_millis(90);
         send_all(&pair.client, b"late");
-        format!("{early} after the time: {waited}, {}", take(&pair.server, 0))
+        format!(
+            "{early} after the time: {waited}, {}",
+            take(&pair.server, 0)
+        )
     });
 }
 

@@ -44,11 +44,7 @@ pub fn run(args: &Args) -> Result<()> {
                 let result = exchange(&kept, length);
                 answer_with(&harness, error_number(&result), &[])?;
             }
-            Order::Connect { to, count } => {
-                for _ in 0..count {
-                    answer(&harness, &connect(to))?;
-                }
-            }
+            Order::Connect { to } => answer(&harness, &connect(to))?,
         }
     }
     Ok(())
