@@ -21,6 +21,7 @@ pub mod maps;
 pub mod names;
 pub mod option;
 pub mod pod;
+pub mod shortcut;
 
 /// A panic that the optimiser could not remove is an endless loop, which the verifier
 /// refuses: such a program never loads.

@@ -4,6 +4,7 @@
 mod agent;
 mod pod;
 mod policy;
+mod shortcut;
 mod socket;
 
 use crate::reason::COUNTERS;
@@ -12,6 +13,9 @@ pub use agent::{Meta, PodRecord, PolicyRecord, State};
 pub use pod::{LocalKey, PodEntry};
 pub use policy::{
     InterfaceKey, PolicyWord, PortPage, PortPageKey, RangeEntry, RangeKey, RouteEntry, RouteKey,
+};
+pub use shortcut::{
+    MAX_MESSAGES, MAX_UNREAD, ShortcutEnd, ShortcutKey, ShortcutPair, ShortcutSocket, SocketLayout,
 };
 pub use socket::{End, Family, HandshakeKey, ListenerKey, OriginalDestination};
 

@@ -27,6 +27,8 @@ pub enum End {
 impl OriginalDestination {
     const NOTED: u8 = 1;
     const REPORTS_FOR_US: u8 = 1 << 1;
+    const SHORTCUT: u8 = 1 << 2;
+    const TO_APP: u8 = 1 << 3;
 
     /// For the socket that dialled, in the pod with that slot.
     #[inline(always)]
@@ -46,7 +48,7 @@ impl OriginalDestination {
     #[must_use]
     pub const fn at_sidecar(mut self) -> Self {
         self.end = End::Sidecar as u8;
-        self.flags = 0;
+        self.flags &= Self::SHORTCUT;
         self
     }
 
@@ -55,11 +57,41 @@ impl OriginalDestination {
     #[inline(always)]
     #[must_use]
     pub const fn noted(mut self, for_us: bool) -> Self {
-        self.flags = Self::NOTED;
+        self.flags |= Self::NOTED;
         if for_us {
             self.flags |= Self::REPORTS_FOR_US;
         }
         self
+    }
+
+    /// The same; the connection is to take the loopback shortcut.
+    #[inline(always)]
+    #[must_use]
+    pub const fn by_shortcut(mut self) -> Self {
+        self.flags |= Self::SHORTCUT;
+        self
+    }
+
+    /// The same; the sidecar is the one that dials, and the app accepts.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_app(mut self) -> Self {
+        self.flags |= Self::TO_APP;
+        self
+    }
+
+    /// Whether the connection is to take the loopback shortcut.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_by_shortcut(&self) -> bool {
+        self.flags & Self::SHORTCUT != 0
+    }
+
+    /// Whether the app is the one that accepts: it is not to be told of what was dialled.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_to_app(&self) -> bool {
+        self.flags & Self::TO_APP != 0
     }
 
     /// Whether a note of it may still be among the handshakes.

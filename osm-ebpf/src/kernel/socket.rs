@@ -151,7 +151,7 @@ impl Memory {
 /// The kernel had no memory for it.
 pub struct OutOfMemory;
 
-/// A socket from [`LISTENERS`], which must be given back.
+/// A listening socket, which must be given back.
 pub struct Listener(pub(super) Socket);
 
 impl Listener {
@@ -164,6 +164,13 @@ impl Listener {
         let found =
             unsafe { bpf_map_lookup_elem(map_pointer(&LISTENERS), ptr::from_ref(key).cast()) };
         Some(Self(Socket(NonNull::new(found.cast())?)))
+    }
+
+    /// The socket, as long as it is not given back.
+    #[inline(always)]
+    #[must_use]
+    pub const fn socket(&self) -> Socket {
+        self.0
     }
 
     /// Gives it back. Not a `Drop`: the verifier wants to see it on every path, and so
