@@ -149,13 +149,7 @@ impl HandshakeKey {
     #[inline(always)]
     #[must_use]
     pub const fn of_destination(netns_cookie: u64, listener: Address, listener_port: u16) -> Self {
-        Self::new(
-            netns_cookie,
-            Address::UNSPECIFIED_V6,
-            0,
-            listener,
-            listener_port,
-        )
+        Self::new(netns_cookie, listener, 0, listener, listener_port)
     }
 
     /// The pod.

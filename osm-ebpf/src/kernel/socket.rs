@@ -122,7 +122,11 @@ impl Socket {
     /// Forgets what was remembered.
     #[inline(always)]
     pub fn forget(self) {
-        // SAFETY: as in `remembered`. It fails only where there is nothing to forget.
+        // Most often there is nothing, and to ask is cheaper than to delete.
+        if self.memory().is_none() {
+            return;
+        }
+        // SAFETY: as in `memory`. It fails only where there is nothing to forget.
         unsafe { bpf_sk_storage_delete(map_pointer(&REMEMBERED), self.0.as_ptr().cast()) };
     }
 }
