@@ -82,10 +82,10 @@ fn redirect(
             pod.count(Reason::RefuseNoMemory);
             return Outcome::Refuse;
         }
+        come_from_the_pod(ctx, family, pod, socket, &dialled.address());
         listeners::target(&dialled)
     };
     pod.count(reason);
-    come_from_the_pod(ctx, family, pod, socket, &dialled.address());
     // Which socket gets it, if any, is decided when the SYN arrives there: `inbound`.
     ctx.set_address(family, target);
     ctx.set_port(listeners::port_of(direction));

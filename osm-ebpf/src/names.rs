@@ -1,6 +1,7 @@
 //! getpeername() and getsockname(): neither end is to notice the redirection.
 
 use osm_ebpf_common::{
+    OUTBOUND_PORT,
     address::Address,
     maps::{Family, OriginalDestination},
 };
@@ -27,9 +28,10 @@ pub fn peer(ctx: SocketAddress, family: Family) {
         } else {
             show_pod_address(ctx, family, &dialled);
         }
-    } else if shown.is_loopback() {
-        let (local, port) = socket.local();
-        show_pod_address_if_known(ctx, family, local, port);
+    } else if shown.is_loopback() && is_outbound_listener_s(socket.local()) {
+        // A look-up would tell which destination it is, and no more. A connection to an
+        // address that stands for none also comes from the pod.
+        show_pod_s_first_address(ctx, family);
     }
 }
 
@@ -55,9 +57,24 @@ pub fn own(ctx: SocketAddress, family: Family) {
         } else if shown.is_spread() {
             ctx.set_address(family, Address::LOCALHOST_V4);
         }
-    } else {
-        let (peer, port) = socket.peer();
-        show_pod_address_if_known(ctx, family, peer, port);
+    } else if is_outbound_listener_s(socket.peer()) {
+        show_pod_s_first_address(ctx, family);
+    }
+}
+
+/// Whether an end is the sidecar's, of a connection to a known destination.
+#[inline(always)]
+fn is_outbound_listener_s((address, port): (Address, u16)) -> bool {
+    address.is_known() && port == OUTBOUND_PORT
+}
+
+/// The app's end of such a connection is 127.0.0.1: known destinations are neither loopback nor
+/// the pod's own.
+#[inline(always)]
+fn show_pod_s_first_address(ctx: SocketAddress, family: Family) {
+    let source = Pod::find(ctx.netns_cookie()).and_then(|pod| pod.address(true));
+    if let Some(source) = source {
+        ctx.set_address(family, source);
     }
 }
 
@@ -77,13 +94,5 @@ fn show_pod_address(ctx: SocketAddress, family: Family, dialled: &OriginalDestin
     let source = Pod::find(ctx.netns_cookie()).and_then(|pod| pod.source_for(&dialled.address()));
     if let Some(source) = source {
         ctx.set_address(family, source);
-    }
-}
-
-/// The same, by the address and the port of the listener's end.
-#[inline(always)]
-fn show_pod_address_if_known(ctx: SocketAddress, family: Family, listener: Address, port: u16) {
-    if let Some(dialled) = destinations::find(ctx.netns_cookie(), listener, port) {
-        show_pod_address(ctx, family, &dialled);
     }
 }
