@@ -8,7 +8,7 @@ use osm_ebpf_common::{
 };
 
 use crate::{
-    handshake,
+    destinations, handshake,
     kernel::{self, Socket, SocketAddress},
     listeners,
     pod::Pod,
@@ -74,23 +74,36 @@ fn redirect(
     direction: Direction,
     reason: Reason,
 ) -> Outcome {
-    if handshake::are_too_many(pod.entry.slot()) {
-        pod.count(Reason::RefuseTooManyHandshakes);
-        return Outcome::Refuse;
-    }
     let dialled = if pod.takes_shortcut() {
         shortcut::marked(ctx, socket, dialled)
     } else {
         dialled
     };
-    if socket.remember(dialled).is_err() {
-        pod.count(Reason::RefuseNoMemory);
-        return Outcome::Refuse;
-    }
+    let known = match direction {
+        // The shortcut begins with the hand-over.
+        Direction::Outbound if !dialled.is_by_shortcut() => {
+            destinations::address_of(pod.entry.netns_cookie(), dialled)
+        }
+        Direction::Outbound | Direction::Inbound => None,
+    };
+    let target = if let Some(known) = known {
+        socket.forget();
+        known
+    } else {
+        if handshake::are_too_many(pod.entry.slot()) {
+            pod.count(Reason::RefuseTooManyHandshakes);
+            return Outcome::Refuse;
+        }
+        if socket.remember(dialled).is_err() {
+            pod.count(Reason::RefuseNoMemory);
+            return Outcome::Refuse;
+        }
+        come_from_the_pod(ctx, family, pod, socket, &dialled.address());
+        listeners::target(&dialled)
+    };
     pod.count(reason);
-    come_from_the_pod(ctx, family, pod, socket, &dialled.address());
     // Which socket gets it, if any, is decided when the SYN arrives there: `inbound`.
-    ctx.set_address(family, listeners::target(&dialled));
+    ctx.set_address(family, target);
     ctx.set_port(listeners::port_of(direction));
     Outcome::Proceed
 }

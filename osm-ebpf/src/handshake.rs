@@ -78,6 +78,10 @@ pub fn established(operation: Operation) {
         return;
     }
     let local = operation.local_address();
+    // No note was made.
+    if local.is_known() {
+        return;
+    }
     let cookie = operation.netns_cookie();
     let key = HandshakeKey::new(
         cookie,
@@ -141,10 +145,17 @@ pub fn state_changed(operation: Operation) {
 #[inline(always)]
 #[must_use]
 pub fn are_too_many(slot: u32) -> bool {
+    number_of(slot) >= MAX_HANDSHAKES_PER_POD
+}
+
+/// How many entries of [`HANDSHAKES`] a pod has.
+#[inline(always)]
+#[must_use]
+pub fn number_of(slot: u32) -> u64 {
     // SAFETY: an element of an array stays; the number may be a little old.
     HANDSHAKES_OF_POD
         .get_ptr(slot)
-        .is_none_or(|number| unsafe { number.read_volatile() } >= MAX_HANDSHAKES_PER_POD)
+        .map_or(u64::MAX, |number| unsafe { number.read_volatile() })
 }
 
 /// Whether the app's side may have been sent to the sidecar, or the sidecar's to the app.
@@ -169,7 +180,7 @@ fn remove(key: &HandshakeKey, noted: &OriginalDestination) {
 
 /// Adds to the number of a pod's handshakes; `u64::MAX` takes one away.
 #[inline(always)]
-fn count(slot: u32, change: u64) {
+pub fn count(slot: u32, change: u64) {
     if let Some(number) = HANDSHAKES_OF_POD.get_ptr_mut(slot) {
         kernel::atomic_add(number, change);
     }

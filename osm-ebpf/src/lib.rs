@@ -13,6 +13,7 @@
 )]
 
 pub mod connect;
+pub mod destinations;
 pub mod handshake;
 pub mod inbound;
 pub mod kernel;

@@ -59,13 +59,14 @@ pub static ROUTES: LpmTrie<RouteKey, RouteEntry, 1_048_576> = LpmTrie::new();
 pub static REMEMBERED: SkStorage<OriginalDestination> = SkStorage::new();
 
 /// Shared. Connection → what was dialled, from the SYN until the sidecar's side is established or
-/// the app's socket closes. Written and removed by sockops. One pod gets no more than its
-/// share of it.
+/// the app's socket closes. Written and removed by sockops. Also loopback address → the
+/// destination that is known by it, written by connect, removed at withdrawal. One pod gets no
+/// more than its share of it.
 #[btf_map]
 pub static HANDSHAKES: HashMap<HandshakeKey, OriginalDestination, 262_144, ON_DEMAND> =
     HashMap::new();
 
-/// Shared. Pod's slot → how many entries of [`HANDSHAKES`] are its own. Written by sockops with the
+/// Shared. Pod's slot → how many entries of [`HANDSHAKES`] are its own. Written with the
 /// entries, zeroed by the agent at enrolment. Preallocated, 8 bytes a slot.
 #[btf_map]
 pub static HANDSHAKES_OF_POD: Array<u64, PODS_LIMIT> = Array::new();

@@ -129,6 +129,13 @@ impl OriginalDestination {
         self.port
     }
 
+    /// Whether the same address and port were dialled.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        self.address == other.address && self.port == other.port
+    }
+
     /// Whether the socket that remembers this is the one that dialled.
     #[inline(always)]
     #[must_use]
@@ -137,7 +144,7 @@ impl OriginalDestination {
     }
 }
 
-/// The key of a handshake between app and sidecar.
+/// The key of a handshake between app and sidecar, or of a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct HandshakeKey {
@@ -167,6 +174,14 @@ impl HandshakeKey {
             listener_port,
             listener: listener.last_word(),
         }
+    }
+
+    /// The key of a destination that is known by its loopback address: no connection has it, as
+    /// none comes from port 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_destination(netns_cookie: u64, listener: Address, listener_port: u16) -> Self {
+        Self::new(netns_cookie, listener, 0, listener, listener_port)
     }
 
     /// The pod.

@@ -89,7 +89,13 @@ impl SocketAddress {
         };
         // SAFETY: the context is the one the program was called with, the tuple is as long as is said.
         let found = unsafe {
-            bpf_sk_lookup_tcp(self.0.cast(), &raw mut tuple, size as u32, CURRENT_NETNS, 0)
+            bpf_sk_lookup_tcp(
+                self.0.cast(),
+                (&raw mut tuple).cast(),
+                size as u32,
+                CURRENT_NETNS,
+                0,
+            )
         };
         Some(Listener(Socket(NonNull::new(found)?)))
     }
