@@ -4,4 +4,5 @@
 //! Each measurement returns [`sample::Sample`]s; everything behind them (medians, ratios, tables,
 //! files, plots) is the same for all.
 
+pub mod node;
 pub mod sample;
