@@ -21,7 +21,7 @@ pub enum Order {
         /// Whom it is for.
         to: SocketAddr,
     },
-    /// A listening socket, of which the broker keeps a copy.
+    /// A listening socket that does not block, of which the broker keeps a copy.
     Listen {
         /// Its address.
         at: SocketAddr,
@@ -32,6 +32,8 @@ pub enum Order {
     Connect {
         /// Whom to dial.
         to: SocketAddr,
+        /// Whether it is to wait in its calls.
+        is_blocking: bool,
     },
     /// Connections that the broker keeps; the byte alone is the answer.
     Keep {
@@ -97,12 +99,12 @@ impl Broker {
         self.next()
     }
 
-    /// A connected socket.
+    /// A connected socket, which waits in its calls or does not.
     ///
     /// # Errors
     /// The error of the connection.
-    pub fn connect(&mut self, to: SocketAddr) -> io::Result<Socket> {
-        self.order(&Order::Connect { to })?;
+    pub fn connect(&mut self, to: SocketAddr, is_blocking: bool) -> io::Result<Socket> {
+        self.order(&Order::Connect { to, is_blocking })?;
         self.next()
     }
 

@@ -19,11 +19,15 @@ pub use broker::{Broker, Order};
 pub use pattern::{Mismatch, Pattern};
 pub use plan::{Ending, Half, Mode, Plan, ReadBy, WriteBy};
 pub use play::{Played, play};
-pub use scene::{Pair, Route, Scene};
+pub use scene::{Kind, Pair, Route, Scene, accept};
 pub use storm::{Storm, Summary};
 pub use witness::{ByTcp, by_tcp};
 
+use std::io;
+use std::os::fd::AsFd;
 use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// How long a connection may stand still before it counts as hung.
 pub const WATCHDOG: Duration = Duration::from_mins(1);
@@ -45,5 +49,19 @@ impl End {
             Self::Client => Self::Server,
             Self::Server => Self::Client,
         }
+    }
+}
+
+/// Waits until the socket is ready for this.
+///
+/// # Errors
+/// `TimedOut` where it is not in [`WATCHDOG`].
+pub fn wait(socket: impl AsFd, wanted: PollFlags) -> io::Result<()> {
+    let limit = u16::try_from(WATCHDOG.as_millis()).unwrap_or(u16::MAX);
+    let mut wanted = [PollFd::new(socket.as_fd(), wanted)];
+    match poll(&mut wanted, PollTimeout::from(limit)) {
+        Ok(0) => Err(io::ErrorKind::TimedOut.into()),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }

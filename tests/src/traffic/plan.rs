@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 
-use super::{End, Pattern};
+use super::{End, Kind, Pattern};
 
 /// How a system call is made to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +119,8 @@ pub struct Plan {
     pub server: Half,
     /// How it ends.
     pub ending: Ending,
+    /// How its sockets are made: in most connections as the ends want them.
+    pub kind: Kind,
 }
 
 impl Plan {
@@ -149,12 +151,18 @@ impl Plan {
             *rng.choice([&mut client.half_close, &mut server.half_close])
                 .expect("one of two") = true;
         }
+        let kind = if rng.u32(0..10) == 0 {
+            pick(&mut rng, &Kind::ALL)
+        } else {
+            Kind::new(client.mode == Mode::Blocking, server.mode == Mode::Blocking)
+        };
         Self {
             seed,
             number,
             client,
             server,
             ending,
+            kind,
         }
     }
 
@@ -203,7 +211,17 @@ fn length(rng: &mut Rng) -> u64 {
 fn half(rng: &mut Rng, length: u64) -> Half {
     Half {
         length,
-        mode: pick(rng, &[Mode::Blocking, Mode::Level, Mode::Edge]),
+        mode: pick(
+            rng,
+            &[
+                Mode::Blocking,
+                Mode::Level,
+                Mode::Level,
+                Mode::Edge,
+                Mode::Edge,
+                Mode::Edge,
+            ],
+        ),
         write_by: some(
             rng,
             &[

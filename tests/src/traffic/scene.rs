@@ -1,13 +1,14 @@
 //! Connections of every kind that a pod has, with both ends in the test's hands.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use nix::poll::PollFlags;
 use socket2::Socket;
 
-use super::Broker;
-use crate::actor::{Actor, PATIENCE};
+use super::{Broker, wait};
+use crate::actor::Actor;
 use crate::agent::{Agent, Attach, Outcome};
 use crate::need::{Need, missing};
 use crate::world::{APP_UID, Pod, SIDECAR_UID, World};
@@ -57,6 +58,37 @@ impl Route {
     #[must_use]
     pub const fn is_direct(self) -> bool {
         !matches!(self, Self::ProxiedOut | Self::ProxiedIn)
+    }
+}
+
+/// Whether the ends wait in their calls. The shortcut is for those that don't.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// The one that dials, from before it dials.
+    pub is_client_blocking: bool,
+    /// The one that accepts, from when it has accepted.
+    pub is_server_blocking: bool,
+}
+
+impl Kind {
+    /// No end blocks.
+    pub const NON_BLOCKING: Self = Self::new(false, false);
+
+    /// All there are.
+    pub const ALL: [Self; 4] = [
+        Self::NON_BLOCKING,
+        Self::new(false, true),
+        Self::new(true, false),
+        Self::new(true, true),
+    ];
+
+    /// One of them.
+    #[must_use]
+    pub const fn new(is_client_blocking: bool, is_server_blocking: bool) -> Self {
+        Self {
+            is_client_blocking,
+            is_server_blocking,
+        }
     }
 }
 
@@ -143,22 +175,27 @@ impl Scene {
     ///
     /// # Errors
     /// Where it can't be made.
-    pub fn connect(&self, route: Route) -> io::Result<Pair> {
-        self.connect_with(route, |_| ())
+    pub fn connect(&self, route: Route, kind: Kind) -> io::Result<Pair> {
+        self.connect_with(route, kind, |_| ())
     }
 
     /// A new connection, with something done between connect() and accept().
     ///
     /// # Errors
     /// Where it can't be made.
-    pub fn connect_with(&self, route: Route, between: impl FnOnce(&Socket)) -> io::Result<Pair> {
+    pub fn connect_with(
+        &self,
+        route: Route,
+        kind: Kind,
+        between: impl FnOnce(&Socket),
+    ) -> io::Result<Pair> {
         let mut line = self.line(route);
         let to = line.to;
-        let client = line.dialler.connect(to)?;
+        let client = line.dialler.connect(to, kind.is_client_blocking)?;
         between(&client);
-        let (server, peer) = line.listener.accept()?;
+        let (server, peer) = accept(&line.listener, kind.is_server_blocking)?;
         let local = client.local_addr()?.as_socket();
-        if route.is_direct() && local.map(|it| it.port()) != peer.as_socket().map(|it| it.port()) {
+        if route.is_direct() && local.map(|it| it.port()) != Some(peer.port()) {
             return Err(io::Error::other("somebody else was accepted"));
         }
         Ok(Pair { client, server })
@@ -174,15 +211,22 @@ impl Scene {
         let to = line.to;
         // The queue of a listener is shorter (`somaxconn`).
         line.dialler.begin_keeping(to, count)?;
-        let accept = |_| Ok(line.listener.accept()?.0);
-        let servers: Vec<_> = (0..count).map(accept).collect::<io::Result<_>>()?;
+        let servers: Vec<_> = (0..count)
+            .map(|_| accept(&line.listener, false).map(|(socket, _)| socket))
+            .collect::<io::Result<_>>()?;
         line.dialler.done()?;
         line.dialler.begin_exchange(length)?;
         let mut bytes = vec![0; length];
         for mut server in &servers {
-            server.set_read_timeout(Some(PATIENCE))?;
-            server.read_exact(&mut bytes)?;
-            server.write_all(&bytes)?;
+            let mut filled = 0;
+            while filled < length {
+                wait(server, PollFlags::POLLIN)?;
+                filled += server.read(&mut bytes[filled..])?;
+            }
+            // There is room for as little as this.
+            if server.send(&bytes)? != length {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
         }
         line.dialler.done()?;
         Ok(servers)
@@ -213,6 +257,18 @@ impl Scene {
     }
 }
 
+/// What the listener accepts next, and from where.
+///
+/// # Errors
+/// The error of the call; `TimedOut` where nothing comes.
+pub fn accept(listener: &Socket, is_blocking: bool) -> io::Result<(Socket, SocketAddr)> {
+    wait(listener, PollFlags::POLLIN)?;
+    let (socket, peer) = listener.accept()?;
+    socket.set_nonblocking(!is_blocking)?;
+    let peer = peer.as_socket().ok_or(io::ErrorKind::InvalidData)?;
+    Ok((socket, peer))
+}
+
 /// Starts the brokers and opens the listeners.
 fn lines(world: &World, proxied: &Pod) -> ([Broker; 4], [(Route, Mutex<Line>); 6]) {
     let pod = &world.pod;
@@ -227,8 +283,6 @@ fn lines(world: &World, proxied: &Pod) -> ([Broker; 4], [(Route, Mutex<Line>); 6
     };
     let line = |dialler, to: &str, listener: Socket| {
         let to = to.parse().expect("an address");
-        let limit = listener.set_read_timeout(Some(PATIENCE));
-        limit.expect("a time to wait for connections");
         Mutex::new(Line {
             dialler,
             to,

@@ -98,7 +98,7 @@ impl Storm<'_> {
         let route = self.route(number);
         let plan = Plan::new(self.seed, number);
         let pair = scene
-            .connect(route)
+            .connect(route, plan.kind)
             .map_err(|error| format!("connection {number}, {route:?}: {error}"))?;
         play(&plan, route, pair)
     }

@@ -6,12 +6,13 @@ use std::thread;
 use std::time::Duration;
 
 use nix::fcntl::{SpliceFFlags, splice};
+use nix::poll::PollFlags;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::sendfile::sendfile;
 use osm_tests::traffic::Pair;
 
 use crate::compare::{
-    expect_same, finish, read_exactly, read_stream, said, send_all, stream, take, take_up_to,
+    expect_same, finish, read_exactly, read_stream, said, send_all, stream, take, take_up_to, until,
 };
 
 const LENGTH: usize = 1_000_000;
@@ -41,7 +42,10 @@ fn file_sent_by_sendfile_arrives() {
                 file.seek(SeekFrom::Start(0)).expect("our own file");
                 let mut left = LENGTH;
                 while left > 0 {
-                    left -= sendfile(&*client, &file, None, left).expect("sendfile");
+                    let sent = until(client, PollFlags::POLLOUT, || {
+                        Ok(sendfile(&*client, &file, None, left)?)
+                    });
+                    left -= sent.expect("sendfile");
                 }
                 finish(client);
             });
@@ -63,7 +67,9 @@ fn pipe_spliced_into_the_socket_arrives() {
                     let mut left = piece.len();
                     while left > 0 {
                         let flags = SpliceFFlags::empty();
-                        let moved = splice(from.as_fd(), None, &*client, None, left, flags);
+                        let moved = until(client, PollFlags::POLLOUT, || {
+                            Ok(splice(from.as_fd(), None, &*client, None, left, flags)?)
+                        });
                         left -= moved.expect("splice");
                     }
                 }
@@ -146,27 +152,23 @@ fn both_directions_at_once_do_not_mix() {
 fn socket_of_another_process_sends_and_reads() {
     expect_same(|pair| {
         let Pair { client, server } = pair;
-        // cat copies what it reads from its standard input to its standard output: one socket.
-        let same = || {
-            let copy = server.as_fd().try_clone_to_owned();
-            std::process::Stdio::from(copy.expect("one more descriptor"))
-        };
-        let mut command = std::process::Command::new("cat");
-        command.stdin(same()).stdout(same());
-        let mut cat = osm_tests::process::spawn(command).expect("cat");
-        let bytes = stream(6, 300_000);
-        let answer = thread::scope(|scope| {
+        let mut command = osm_tests::actor::victim(server);
+        command.arg("--echo");
+        let mut child = osm_tests::process::spawn(command).expect("a child");
+        thread::scope(|scope| {
             scope.spawn(|| {
-                send_all(client, &bytes);
+                send_all(client, &stream(6, 300_000));
                 finish(client);
             });
-            let cat = scope.spawn(move || cat.wait());
-            // Not before the last copy of the other end is closed does the answer end.
-            let ended = cat.join().expect("waiting for cat");
-            let _ = server.shutdown(std::net::Shutdown::Write);
-            drop(ended);
-            read_stream(client, 6)
-        });
-        answer
+            // The last copy of the other end is here.
+            let ended = scope.spawn(|| {
+                let ended = child.wait();
+                finish(server);
+                ended
+            });
+            let read = read_stream(client, 6);
+            let ended = ended.join().expect("the waiting thread");
+            format!("{read}, {}", said(ended))
+        })
     });
 }

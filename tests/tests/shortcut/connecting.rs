@@ -8,7 +8,7 @@ use std::thread;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, SockaddrIn, sendto};
 use osm_tests::sys;
-use osm_tests::traffic::{Route, Scene, by_tcp};
+use osm_tests::traffic::{Kind, Route, Scene, accept, by_tcp};
 use socket2::Socket;
 
 use crate::compare::{
@@ -23,19 +23,33 @@ fn bytes_sent_before_accept_are_read_after_it() {
     let Some(scene) = compare::scene() else {
         return;
     };
-    for route in EVERYWHERE {
-        let mut early = b"early bird".to_vec();
-        let pair = scene.connect_with(route, |client| {
-            send_all(client, &early);
-            finish(client);
+    for (route, kind) in EVERYWHERE
+        .iter()
+        .flat_map(|it| compare::kinds(*it).map(|kind| (*it, kind)))
+    {
+        let pair = scene.connect_with(route, kind, |client| {
+            send_all(client, &stream(5, 10_000));
         });
         let pair = pair.expect("a connection");
         compare::limit(&pair.server);
-        assert_eq!(read_exactly(&pair.server, early.len()), early, "{route:?}");
-        early.clear();
-        send_all(&pair.server, b"answer");
         compare::limit(&pair.client);
-        assert_eq!(read_exactly(&pair.client, 6), b"answer", "{route:?}");
+        let early = read_exactly(&pair.server, 5_000);
+        assert_eq!(early, stream(5, 5_000), "{route:?} {kind:?}");
+        send_all(&pair.server, b"answer");
+        assert_eq!(
+            read_exactly(&pair.client, 6),
+            b"answer",
+            "{route:?} {kind:?}"
+        );
+        send_all(&pair.client, b"late");
+        finish(&pair.client);
+        let rest = read_exactly(&pair.server, 5_004);
+        assert_eq!(
+            rest[..5_000],
+            stream(5, 10_000)[5_000..],
+            "{route:?} {kind:?}"
+        );
+        assert_eq!(rest[5_000..], *b"late", "{route:?} {kind:?}");
     }
 }
 
@@ -44,12 +58,15 @@ fn server_that_speaks_first_is_heard() {
     let Some(scene) = compare::scene() else {
         return;
     };
-    for route in EVERYWHERE {
-        let pair = connect(&scene, route);
+    for (route, kind) in EVERYWHERE
+        .iter()
+        .flat_map(|it| compare::kinds(*it).map(|kind| (*it, kind)))
+    {
+        let pair = connect(&scene, route, kind);
         send_all(&pair.server, &stream(1, 50_000));
         finish(&pair.server);
         let read = read_stream(&pair.client, 1);
-        assert_eq!(read, "50000 bytes, then the end", "{route:?}");
+        assert_eq!(read, "50000 bytes, then the end", "{route:?} {kind:?}");
     }
 }
 
@@ -96,7 +113,7 @@ fn bytes_in_the_syn_come_first() {
                 send_all(&client, piece);
             }
             finish(&client);
-            let server = accept(&listener, &client);
+            let server = accept_from(&listener, &client);
             thread::sleep(compare::SETTLE);
             let read = read_stream(&server, 2);
             assert_eq!(read, "60000 bytes, then the end", "{route:?} {turn}");
@@ -105,11 +122,10 @@ fn bytes_in_the_syn_come_first() {
 }
 
 /// What the listener accepts from this client; nothing else is on its way.
-fn accept(listener: &Socket, client: &Socket) -> Socket {
+fn accept_from(listener: &Socket, client: &Socket) -> Socket {
     let local = client.local_addr().expect("an address").as_socket();
-    let (server, peer) = listener.accept().expect("a connection");
-    let peer = peer.as_socket();
-    assert_eq!(peer.map(|it| it.port()), local.map(|it| it.port()));
+    let (server, peer) = accept(listener, false).expect("a connection");
+    assert_eq!(Some(peer.port()), local.map(|it| it.port()));
     compare::limit(&server);
     server
 }
@@ -133,8 +149,7 @@ fn non_blocking_connect_can_be_written_to_at_once() {
             client.take_error().expect("SO_ERROR").is_none(),
             "{route:?}"
         );
-        let server = accept(&listener, &client);
-        client.set_nonblocking(false).expect("O_NONBLOCK");
+        let server = accept_from(&listener, &client);
         send_all(&client, &stream(3, 9_000));
         finish(&client);
         let read = read_stream(&server, 3);
@@ -175,10 +190,10 @@ fn bytes_of_a_thread_that_sends_while_connecting_come_first() {
             });
             thread::sleep(compare::SETTLE);
             for _ in &waiting {
-                let _ = listener.accept().expect("one that waited");
+                let _ = accept(&listener, false).expect("one that waited");
                 thread::sleep(compare::SETTLE);
             }
-            let (server, _) = listener.accept().expect("the connection");
+            let (server, _) = accept(&listener, false).expect("the connection");
             compare::limit(&server);
             thread::sleep(compare::SETTLE);
             read_stream(&server, 4)
@@ -202,5 +217,5 @@ fn ten_thousand_connections_are_open_at_once() {
     });
     assert_eq!(by_shortcut.count(), if is_on() { 10_000 } else { 0 });
     drop(servers);
-    drop(used(&scene, Route::Outbound));
+    drop(used(&scene, Route::Outbound, Kind::NON_BLOCKING));
 }

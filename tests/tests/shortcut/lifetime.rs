@@ -1,6 +1,6 @@
 //! While connections live: switched off and on, changed, restarted.
 
-use osm_tests::traffic::{Broker, Pair, Route, Scene, by_tcp};
+use osm_tests::traffic::{Broker, Kind, Pair, Route, Scene, accept, by_tcp};
 use osm_tests::{APP_UID, Node, SIDECAR_UID, World};
 
 use crate::compare::{
@@ -22,7 +22,7 @@ fn bypassed_connections_never_take_the_shortcut() {
         return;
     };
     for route in [Route::Bypassed, Route::Excluded] {
-        let pair = compare::connect(&scene, route);
+        let pair = compare::connect(&scene, route, Kind::NON_BLOCKING);
         for (from, to, key) in [
             (&pair.client, &pair.server, 1),
             (&pair.server, &pair.client, 2),
@@ -46,11 +46,11 @@ fn shortcut_switched_off_and_on_while_in_use_loses_nothing() {
     let Some(scene) = Scene::new(ON) else {
         return;
     };
-    let pairs = DIRECT.map(|route| used(&scene, route));
+    let pairs = DIRECT.map(|route| used(&scene, route, Kind::NON_BLOCKING));
     for (from, to) in [(ON, OFF), (OFF, ON)] {
         // Unread bytes wait while it is switched.
         let waiting = DIRECT.map(|route| {
-            let pair = compare::connect(&scene, route);
+            let pair = compare::connect(&scene, route, Kind::NON_BLOCKING);
             send_all(&pair.client, &stream(3, 20_000));
             pair
         });
@@ -67,7 +67,7 @@ fn shortcut_switched_off_and_on_while_in_use_loses_nothing() {
             assert_eq!(read, "20000 bytes, then the end", "from {from} to {to}");
         }
         for route in DIRECT {
-            let pair = compare::connect(&scene, route);
+            let pair = compare::connect(&scene, route, Kind::NON_BLOCKING);
             exchange(&pair);
             let tcp = by_tcp(&pair.client).expect("TCP_INFO");
             assert_eq!(
@@ -84,7 +84,7 @@ fn connections_outlive_detaching() {
     let Some(scene) = Scene::new(spec()) else {
         return;
     };
-    let pairs = DIRECT.map(|route| used(&scene, route));
+    let pairs = DIRECT.map(|route| used(&scene, route, Kind::NON_BLOCKING));
     for pair in &pairs {
         send_all(&pair.client, b"before ");
     }
@@ -114,9 +114,9 @@ fn connections_outlive_the_agent() {
     let listener = listener.expect("the listener");
     let mut pairs: Vec<Pair> = Vec::new();
     for turn in 0..3 {
-        let client = app.connect("198.51.100.10:80".parse().expect("an address"));
+        let client = app.connect("198.51.100.10:80".parse().expect("an address"), false);
         let client = client.expect("a redirected connection");
-        let (server, _) = listener.accept().expect("the connection");
+        let (server, _) = accept(&listener, false).expect("the connection");
         compare::limit(&client);
         compare::limit(&server);
         pairs.push(Pair { client, server });

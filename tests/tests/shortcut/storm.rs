@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
-use osm_tests::traffic::{Plan, Route, Scene, Storm, Summary};
+use osm_tests::traffic::{Kind, Plan, Route, Scene, Storm, Summary};
 
 use crate::compare::{self, is_on, spec, stream};
 
@@ -38,7 +38,7 @@ fn random_traffic_is_byte_exact() {
     check(&storm, &summary);
     for route in ["Outbound", "Local"] {
         let (connections, ends) = summary.routes[route];
-        assert_eq!(ends > connections, is_on(), "{route}: {summary}");
+        assert_eq!(ends > connections / 2, is_on(), "{route}: {summary}");
     }
 }
 
@@ -75,7 +75,7 @@ fn bytes_that_are_changed_on_the_way_are_found() {
         return;
     };
     for at in [0, 1, 77_777, 99_999] {
-        let pair = compare::connect(&scene, Route::Outbound);
+        let pair = compare::connect(&scene, Route::Outbound, Kind::NON_BLOCKING);
         let mut bytes = stream(1, 100_000);
         bytes[at] ^= 1;
         std::thread::scope(|scope| {

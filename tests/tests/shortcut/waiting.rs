@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use osm_tests::sys::{self, Question};
-use osm_tests::traffic::{Pair, Pattern, Route};
+use osm_tests::traffic::{Kind, Pair, Pattern, Route};
 use socket2::{Socket, TcpKeepalive};
 
 use crate::compare::{
@@ -74,7 +74,6 @@ fn edge_trigger_comes_with_every_arrival() {
 fn edge_triggered_reader_that_reads_all_never_stalls() {
     expect_same(|pair| {
         let Pair { client, server } = pair;
-        server.set_nonblocking(true).expect("O_NONBLOCK");
         let epoll = watch(server, EpollFlags::EPOLLIN | EpollFlags::EPOLLET);
         thread::scope(|scope| {
             scope.spawn(|| {
@@ -88,7 +87,7 @@ fn edge_triggered_reader_that_reads_all_never_stalls() {
             });
             let (pattern, mut done) = (Pattern::new(1), 0);
             loop {
-                match compare::receive(server, 700, 0) {
+                match compare::receive(server, 700, libc::MSG_DONTWAIT) {
                     Ok(bytes) if bytes.is_empty() => return format!("{done} bytes"),
                     Ok(bytes) => {
                         if let Err(mismatch) = pattern.check(done, &bytes) {
@@ -112,13 +111,12 @@ fn edge_triggered_reader_that_reads_all_never_stalls() {
 fn writer_that_was_told_to_wait_is_told_to_go_on() {
     expect_same(|pair| {
         let Pair { client, server } = pair;
-        client.set_nonblocking(true).expect("O_NONBLOCK");
         let epoll = watch(client, EpollFlags::EPOLLOUT | EpollFlags::EPOLLET);
         let _ = events(&epoll);
         let piece = vec![7; 64 << 10];
         let mut sent = 0;
         let told = loop {
-            match client.send(&piece) {
+            match client.send_with_flags(&piece, libc::MSG_DONTWAIT) {
                 Ok(length) => sent += length,
                 Err(error) => break sys::error_name(&error),
             }
@@ -127,7 +125,6 @@ fn writer_that_was_told_to_wait_is_told_to_go_on() {
             }
         };
         let full = events(&epoll);
-        server.set_nonblocking(false).expect("O_NONBLOCK");
         let all = read_exactly(server, sent).iter().all(|it| *it == 7);
         format!("{told}, {full}, {all}, then {}", events(&epoll))
     });
@@ -140,7 +137,7 @@ fn slow_reader_holds_the_writer_back_within_bounds() {
             return;
         };
         for route in [Route::Bypassed].into_iter().chain(DIRECT) {
-            let pair = compare::used(&scene, route);
+            let pair = compare::used(&scene, route, Kind::NON_BLOCKING);
             let (memory, sent, error) = fill(&pair, size);
             println!("{route:?}, {size} bytes a write: {sent} bytes, then {error}; {memory} KiB");
             assert!(
@@ -149,7 +146,6 @@ fn slow_reader_holds_the_writer_back_within_bounds() {
             );
             // Whoever reads then gets all of it, and the writer goes on.
             let all = read_exactly(&pair.server, sent).iter().all(|it| *it == 9);
-            pair.client.set_nonblocking(false).expect("O_NONBLOCK");
             send_all(&pair.client, b"on");
             assert!(all, "{route:?}: other bytes than were sent");
             assert_eq!(read_exactly(&pair.server, 2), b"on");
@@ -159,7 +155,6 @@ fn slow_reader_holds_the_writer_back_within_bounds() {
 
 /// Writes until the socket takes no more: kernel memory that it took, bytes, why it ended.
 fn fill(pair: &Pair, size: usize) -> (i64, usize, String) {
-    pair.client.set_nonblocking(true).expect("O_NONBLOCK");
     let piece = vec![9; size];
     let (before, mut sent) = (free_memory(), 0);
     let error = loop {
@@ -237,7 +232,7 @@ fn idle_connection_lives_on_with_keepalive() {
         return;
     };
     let pairs = [Route::Bypassed, Route::Outbound, Route::Local].map(|route| {
-        let pair = compare::used(&scene, route);
+        let pair = compare::used(&scene, route, Kind::NON_BLOCKING);
         let probes = TcpKeepalive::new()
             .with_time(Duration::from_secs(1))
             .with_interval(Duration::from_secs(1))

@@ -1,7 +1,7 @@
 //! Makes sockets where it lives and as whom it is, and hands them to the harness, which plays both
 //! ends of a connection in one process.
 
-use std::io::{self, BufRead as _, BufReader, IoSlice, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, IoSlice, Read as _};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
@@ -9,8 +9,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
+use nix::poll::PollFlags;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use osm_tests::actor::PATIENCE;
+use osm_tests::traffic::wait;
 use osm_tests::traffic::{Order, Pattern};
 use socket2::{Domain, Socket, Type};
 
@@ -36,7 +37,7 @@ pub fn run(args: &Args) -> Result<()> {
                 listening.extend(made);
             }
             Order::Keep { to, count } => {
-                let made: io::Result<Vec<_>> = (0..count).map(|_| connect(to)).collect();
+                let made: io::Result<Vec<_>> = (0..count).map(|_| connect(to, false)).collect();
                 let result = made.map(|sockets| kept.extend(sockets));
                 answer_with(&harness, error_number(&result), &[])?;
             }
@@ -44,7 +45,9 @@ pub fn run(args: &Args) -> Result<()> {
                 let result = exchange(&kept, length);
                 answer_with(&harness, error_number(&result), &[])?;
             }
-            Order::Connect { to } => answer(&harness, &connect(to))?,
+            Order::Connect { to, is_blocking } => {
+                answer(&harness, &connect(to, is_blocking))?;
+            }
         }
     }
     Ok(())
@@ -59,13 +62,23 @@ fn listen(at: SocketAddr, backlog: i32) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     socket.bind(&at.into())?;
     socket.listen(backlog)?;
+    socket.set_nonblocking(true)?;
     Ok(socket)
 }
 
-fn connect(to: SocketAddr) -> io::Result<Socket> {
+fn connect(to: SocketAddr, is_blocking: bool) -> io::Result<Socket> {
     let socket = new(to)?;
-    socket.connect(&to.into())?;
-    Ok(socket)
+    if is_blocking {
+        socket.connect(&to.into())?;
+        return Ok(socket);
+    }
+    socket.set_nonblocking(true)?;
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        done => return done.map(|()| socket),
+    }
+    wait(&socket, PollFlags::POLLOUT)?;
+    socket.take_error()?.map_or(Ok(socket), Err)
 }
 
 /// Sends on all, then reads what comes back from all.
@@ -76,13 +89,19 @@ fn exchange(sockets: &[Socket], length: usize) -> io::Result<()> {
         Pattern::new(port.into()).fill(0, &mut bytes);
         Ok::<_, io::Error>(bytes)
     };
-    for mut socket in sockets {
-        socket.write_all(&bytes(socket)?)?;
+    for socket in sockets {
+        // There is room for as little as this.
+        if socket.send(&bytes(socket)?)? != length {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
     }
     for mut socket in sockets {
         let mut read = vec![0; length];
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.read_exact(&mut read)?;
+        let mut filled = 0;
+        while filled < length {
+            wait(socket, PollFlags::POLLIN)?;
+            filled += socket.read(&mut read[filled..])?;
+        }
         if read != bytes(socket)? {
             return Err(io::Error::from_raw_os_error(libc::EILSEQ));
         }
