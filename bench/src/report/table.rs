@@ -1,0 +1,143 @@
+//! Tables, for a terminal and for a page.
+
+use comfy_table::presets::{ASCII_MARKDOWN, UTF8_HORIZONTAL_ONLY};
+use comfy_table::{CellAlignment, ContentArrangement, Table};
+
+use super::Report;
+use super::number::{percent, ratio, short};
+use crate::figure::Figure;
+use crate::sample::{Better, Variant};
+use crate::stats::Summary;
+
+/// Where a table is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// On a terminal, within 100 columns.
+    Terminal,
+    /// In a page of Markdown.
+    Markdown,
+}
+
+/// The widest a table gets on a terminal.
+const WIDTH: u16 = 100;
+
+/// A table of each measurement, under its name, and what was left out.
+#[must_use]
+pub fn tables(report: &Report, look: Look) -> String {
+    let mut text = String::new();
+    for figures in report
+        .figures
+        .chunk_by(|a, b| a.measurement == b.measurement)
+    {
+        text += &format!(
+            "{}\n\n{}\n\n",
+            heading(&figures[0], look),
+            table(figures, look)
+        );
+    }
+    if !report.left_out.is_empty() {
+        text += match look {
+            Look::Terminal => "LEFT OUT\n\n",
+            Look::Markdown => "### Left out\n\n",
+        };
+    }
+    for left_out in &report.left_out {
+        let (measurement, setting) = (&left_out.measurement, &left_out.setting);
+        text += &format!(
+            "- {measurement} {setting}, {}: {}\n",
+            left_out.variant, left_out.reason
+        );
+    }
+    text
+}
+
+fn heading(of: &Figure, look: Look) -> String {
+    let better = match of.better {
+        Better::Higher => "more is better",
+        Better::Lower => "less is better",
+    };
+    match look {
+        Look::Terminal => format!("{} ({}, {better})", of.measurement.to_uppercase(), of.unit),
+        Look::Markdown => format!("### {} ({}, {better})", of.measurement, of.unit),
+    }
+}
+
+fn table(figures: &[Figure], look: Look) -> String {
+    let mut table = Table::new();
+    match look {
+        Look::Terminal => {
+            table.load_style(UTF8_HORIZONTAL_ONLY);
+            table
+                .set_content_arrangement(ContentArrangement::Dynamic)
+                .set_width(WIDTH);
+        }
+        Look::Markdown => {
+            table.load_style(ASCII_MARKDOWN);
+        }
+    }
+    let variants: Vec<_> = Variant::ALL
+        .into_iter()
+        .filter(|variant| figures.iter().any(|it| it.variant == *variant))
+        .collect();
+    let names = variants.iter().map(Variant::to_string);
+    table.set_header(std::iter::once(String::new()).chain(names));
+    for column in 1..=variants.len() {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for of_setting in figures.chunk_by(|a, b| a.setting == b.setting) {
+        let rows = rows(of_setting, &variants);
+        match look {
+            Look::Terminal => table.add_row(stacked(&rows)),
+            Look::Markdown => table.add_rows(rows),
+        };
+    }
+    table.to_string()
+}
+
+/// Rows as one, which no line divides.
+fn stacked(rows: &[Vec<String>]) -> Vec<String> {
+    let columns = 0..rows.first().map_or(0, Vec::len);
+    let stack = |column: usize| {
+        let cells: Vec<&str> = rows.iter().map(|row| row[column].as_str()).collect();
+        cells.join("\n")
+    };
+    columns.map(stack).collect()
+}
+
+/// The figures of a setting, and their ratios.
+fn rows(figures: &[Figure], variants: &[Variant]) -> Vec<Vec<String>> {
+    let row = |name: String, cell: &dyn Fn(&Figure) -> Option<String>| {
+        let cells: Vec<_> = variants
+            .iter()
+            .map(|variant| {
+                figures
+                    .iter()
+                    .find(|it| it.variant == *variant)
+                    .and_then(cell)
+            })
+            .collect();
+        let is_empty = cells.iter().all(Option::is_none);
+        let cells = cells.into_iter().map(Option::unwrap_or_default);
+        (!is_empty).then(|| std::iter::once(name).chain(cells).collect())
+    };
+    let value = |it: &Figure| {
+        let spread = if it.summary.count > 1 {
+            format!(" ±{}", percent(it.summary.spread() / 2.0))
+        } else {
+            String::new()
+        };
+        Some(short(it.summary.median) + &spread)
+    };
+    let show = |it: Option<Summary>| it.map(|it| ratio(it.median));
+    [
+        row(figures[0].setting.clone(), &value),
+        row("÷ direct".to_owned(), &|it| show(it.to_direct)),
+        row("÷ iptables-legacy".to_owned(), &|it| show(it.to_legacy)),
+        row("÷ empty lists".to_owned(), &|it| show(it.to_empty)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
