@@ -6,7 +6,7 @@ use std::thread::available_parallelism;
 use nix::sys::utsname::uname;
 
 /// What a reader has to know of it.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Machine {
     /// The kernel's release and version.
     pub kernel: String,
@@ -18,6 +18,8 @@ pub struct Machine {
     pub memory: u64,
     /// Whether it is virtual: the hypervisor's kind, as far as the processor tells.
     pub is_virtual: bool,
+    /// How many processes wanted a core in the minute before the run.
+    pub load: f64,
     /// When the run began, in UTC.
     pub date: String,
 }
@@ -28,6 +30,7 @@ impl Machine {
     pub fn this() -> Self {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let loadavg = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let kibibytes =
             field(&meminfo, "MemTotal").and_then(|it| it.split(' ').next()?.parse().ok());
         let flags = field(&cpuinfo, "flags").unwrap_or_default();
@@ -40,6 +43,11 @@ impl Machine {
             cores: available_parallelism().map_or(0, usize::from),
             memory: kibibytes.unwrap_or(0) * 1024,
             is_virtual: flags.split(' ').any(|flag| flag == "hypervisor"),
+            load: loadavg
+                .split(' ')
+                .next()
+                .and_then(|it| it.parse().ok())
+                .unwrap_or(0.0),
             date: jiff::Timestamp::now()
                 .strftime("%Y-%m-%d %H:%M UTC")
                 .to_string(),

@@ -17,7 +17,7 @@ use osm_bench::figure::figures;
 use osm_bench::machine::Machine;
 use osm_bench::report::{Look, Parameters, Report, tables};
 use osm_bench::traffic::plan::{Effort, MEASUREMENTS};
-use osm_bench::{peer, report, traffic};
+use osm_bench::{peer, plot, report, traffic};
 use osm_tests::interrupt::{Interrupt, Interrupted};
 
 /// Measures what interception costs.
@@ -32,6 +32,8 @@ struct Args {
 enum Command {
     /// Measure, and report
     Run(Box<Run>),
+    /// Report once more what was measured before
+    Show(Show),
     /// One end of the measured connections
     #[command(hide = true)]
     Peer(peer::Args),
@@ -52,6 +54,20 @@ struct Run {
     /// Rounds of every measurement [default: as many as it has by itself]
     #[arg(long)]
     rounds: Option<usize>,
+    #[command(flatten)]
+    results: Results,
+}
+
+#[derive(clap::Args)]
+struct Show {
+    /// The bench.json of a run
+    json: PathBuf,
+    #[command(flatten)]
+    results: Results,
+}
+
+#[derive(clap::Args)]
+struct Results {
     /// Where bench.json, bench.csv and the plots go
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     output: PathBuf,
@@ -63,6 +79,7 @@ struct Run {
 fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Run(run) => bench(&run),
+        Command::Show(show) => report::read(&show.json).and_then(|it| publish(&it, &show.results)),
         Command::Peer(args) => peer::run(&args),
     };
     match outcome {
@@ -90,13 +107,18 @@ fn bench(run: &Run) -> Result<()> {
     let Ok(report) = catch_unwind(AssertUnwindSafe(|| measure(run, &interrupt))) else {
         bail!("the benchmark could not go on (see above); what it had made is removed");
     };
-    let report = report?;
-    println!("{}", tables(&report, Look::Terminal));
-    report::write(&report, &run.output)?;
-    if let Some(page) = &run.page {
-        report::update(&report, page, &run.output, &[])?;
+    publish(&report?, &run.results)
+}
+
+/// Prints and writes what was measured.
+fn publish(report: &Report, results: &Results) -> Result<()> {
+    println!("{}", tables(report, Look::Terminal));
+    report::write(report, &results.output)?;
+    let plots = plot::draw(&report.figures, &results.output)?;
+    if let Some(page) = &results.page {
+        report::update(report, page, &results.output, &plots)?;
     }
-    println!("written to {}", run.output.display());
+    println!("written to {}", results.output.display());
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddrV4, TcpStream};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -191,7 +191,7 @@ fn write_all(dial: &Dial, streams: &[TcpStream]) -> Result<Done> {
                 .iter()
                 .map(|stream| scope.spawn(move || write_until(stream, end)))
                 .collect();
-            let written = writers.into_iter().map(|writer| writer.join());
+            let written = writers.into_iter().map(ScopedJoinHandle::join);
             written
                 .map(|it| it.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
                 .sum()

@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
@@ -99,7 +99,7 @@ fn sink(streams: Vec<TcpStream>) -> Result<()> {
             .into_iter()
             .map(|stream| scope.spawn(move || read_to_end(stream)))
             .collect();
-        let mut read = readers.into_iter().map(|reader| reader.join());
+        let mut read = readers.into_iter().map(ScopedJoinHandle::join);
         read.try_for_each(|it| it.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
 }

@@ -1,23 +1,25 @@
 //! JSON with everything, CSV with the figures.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{LeftOut, Parameters, Report};
+use crate::figure::figures;
 use crate::machine::Machine;
 use crate::sample::{Better, Sample, Variant};
 use crate::stats::Summary;
 
 /// What is in the JSON file.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Json<'a> {
-    machine: &'a Machine,
-    parameters: &'a Parameters,
-    samples: &'a [Sample],
-    left_out: &'a [LeftOut],
+    machine: Cow<'a, Machine>,
+    parameters: Cow<'a, Parameters>,
+    samples: Cow<'a, [Sample]>,
+    left_out: Cow<'a, [LeftOut]>,
 }
 
 /// A line of the CSV file.
@@ -46,10 +48,10 @@ pub fn write(report: &Report, directory: &Path) -> Result<()> {
     let path = directory.join("bench.json");
     let writing = || format!("writing {}", path.display());
     let json = Json {
-        machine: &report.machine,
-        parameters: &report.parameters,
-        samples: &report.samples,
-        left_out: &report.left_out,
+        machine: Cow::Borrowed(&report.machine),
+        parameters: Cow::Borrowed(&report.parameters),
+        samples: Cow::Borrowed(&report.samples),
+        left_out: Cow::Borrowed(&report.left_out),
     };
     let text = serde_json::to_string_pretty(&json).with_context(writing)?;
     fs::write(&path, text).with_context(writing)?;
@@ -75,4 +77,21 @@ pub fn write(report: &Report, directory: &Path) -> Result<()> {
         .with_context(writing)?;
     }
     csv.flush().with_context(writing)
+}
+
+/// Reads back what [`write`] wrote.
+///
+/// # Errors
+/// Where it can't be read.
+pub fn read(path: &Path) -> Result<Report> {
+    let reading = || format!("reading {}", path.display());
+    let text = fs::read_to_string(path).with_context(reading)?;
+    let json: Json<'_> = serde_json::from_str(&text).with_context(reading)?;
+    Ok(Report {
+        machine: json.machine.into_owned(),
+        parameters: json.parameters.into_owned(),
+        figures: figures(&json.samples),
+        samples: json.samples.into_owned(),
+        left_out: json.left_out.into_owned(),
+    })
 }

@@ -1,21 +1,25 @@
 //! What comes out: a table to read, files to reckon with.
 
 mod files;
+mod names;
 mod number;
 mod page;
 mod table;
 
-pub use files::write;
-pub use number::{percent, ratio, short};
+pub use files::{read, write};
+pub use names::title;
+pub use number::{compact, percent, ratio, short};
 pub use page::update;
 pub use table::{Look, tables};
+
+use serde::{Deserialize, Serialize};
 
 use crate::figure::Figure;
 use crate::machine::Machine;
 use crate::sample::{Sample, Variant};
 
 /// Something that was not measured.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LeftOut {
     /// The measurement.
     pub measurement: String,
@@ -28,7 +32,7 @@ pub struct LeftOut {
 }
 
 /// How a run was made.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Parameters {
     /// Whether it was only to see that it runs.
     pub quick: bool,

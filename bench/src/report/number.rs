@@ -22,6 +22,17 @@ pub fn short(value: f64) -> String {
     apart + rest
 }
 
+/// The same in few characters, for plots: thousands are `k`, millions `M`.
+#[must_use]
+pub fn compact(value: f64) -> String {
+    match value.abs() {
+        size if size >= 1e6 => format!("{:.1}M", value / 1e6),
+        size if size >= 1e4 => format!("{:.0}k", value / 1e3),
+        size if size >= 1e3 => format!("{:.1}k", value / 1e3),
+        _ => short(value),
+    }
+}
+
 /// A ratio, with two decimals.
 #[must_use]
 pub fn ratio(value: f64) -> String {
@@ -59,6 +70,15 @@ mod tests {
         ];
         for (value, expected) in cases {
             assert_eq!(short(value), expected);
+        }
+        let cases = [
+            (1_234_567.8, "1.2M"),
+            (216_624.0, "217k"),
+            (4648.0, "4.6k"),
+            (28.6, "28.6"),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(compact(value), expected);
         }
         assert_eq!(ratio(0.923), "0.92");
         assert_eq!(ratio(0.0123), "0.012");

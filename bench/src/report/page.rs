@@ -26,8 +26,12 @@ pub fn update(report: &Report, page: &Path, directory: &Path, plots: &[String]) 
         let file = format!("{plot}.svg");
         fs::copy(directory.join(&file), beside.join(&file))
             .with_context(|| format!("copying {file} to {}", beside.display()))?;
-        let place = beside.file_name().unwrap_or_default().display();
-        generated += &format!("![{plot}]({place}/{file})\n\n");
+        let place = beside
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        generated.extend(["![", plot, "](", &place, "/", &file, ")\n\n"]);
     }
     generated += &tables(report, Look::Markdown);
     let text = replaced(&text, &generated)
@@ -51,13 +55,15 @@ fn about(report: &Report) -> String {
         "machine"
     };
     format!(
-        "{}, {kind} run of {:.0} minutes, seed {seed}. {}, {} cores, {} GiB, {place}. Linux {}.\n\n",
+        "{}, {kind} run of {:.0} minutes, seed {seed}. {}, {} cores, {} GiB, {place}. Linux {}, load {:.1} \
+         before.\n\n",
         machine.date,
         seconds / 60.0,
         machine.cpu,
         machine.cores,
         machine.memory >> 30,
-        machine.kernel
+        machine.kernel,
+        machine.load
     )
 }
 

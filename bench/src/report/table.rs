@@ -3,8 +3,9 @@
 use comfy_table::presets::{ASCII_MARKDOWN, UTF8_HORIZONTAL_ONLY};
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
-use super::Report;
+use super::names::title;
 use super::number::{percent, ratio, short};
+use super::{LeftOut, Report};
 use crate::figure::Figure;
 use crate::sample::{Better, Variant};
 use crate::stats::Summary;
@@ -29,26 +30,45 @@ pub fn tables(report: &Report, look: Look) -> String {
         .figures
         .chunk_by(|a, b| a.measurement == b.measurement)
     {
-        text += &format!(
-            "{}\n\n{}\n\n",
-            heading(&figures[0], look),
-            table(figures, look)
+        text.extend(
+            [heading(&figures[0], look), table(figures, look)].map(|it| {
+                it + "
+
+"
+            }),
         );
     }
-    if !report.left_out.is_empty() {
-        text += match look {
-            Look::Terminal => "LEFT OUT\n\n",
-            Look::Markdown => "### Left out\n\n",
+    text + &missing(&report.left_out, look)
+}
+
+/// What was left out, by reason.
+fn missing(left_out: &[LeftOut], look: Look) -> String {
+    let mut reasons: Vec<(Variant, &str, Vec<String>)> = Vec::new();
+    for it in left_out {
+        let what = format!("{} {}", it.measurement, it.setting);
+        let what = what.trim_end().to_owned();
+        let is_same = |(variant, reason, _): &&mut (Variant, &str, _)| {
+            *variant == it.variant && *reason == it.reason
         };
+        match reasons.iter_mut().find(is_same) {
+            Some((_, _, all)) => all.push(what),
+            None => reasons.push((it.variant, &it.reason, vec![what])),
+        }
     }
-    for left_out in &report.left_out {
-        let (measurement, setting) = (&left_out.measurement, &left_out.setting);
-        text += &format!(
-            "- {measurement} {setting}, {}: {}\n",
-            left_out.variant, left_out.reason
-        );
+    let heading = match look {
+        Look::Terminal => "LEFT OUT\n\n",
+        Look::Markdown => "### Left out\n\n",
+    };
+    let lines = reasons.iter().map(|(variant, reason, all)| {
+        let what = all.join("; ");
+        format!("- {variant}: {reason}. Concerns {what}\n")
+    });
+    let lines: String = lines.collect();
+    if lines.is_empty() {
+        lines
+    } else {
+        heading.to_owned() + &lines
     }
-    text
 }
 
 fn heading(of: &Figure, look: Look) -> String {
@@ -56,9 +76,10 @@ fn heading(of: &Figure, look: Look) -> String {
         Better::Higher => "more is better",
         Better::Lower => "less is better",
     };
+    let name = title(&of.measurement);
     match look {
-        Look::Terminal => format!("{} ({}, {better})", of.measurement.to_uppercase(), of.unit),
-        Look::Markdown => format!("### {} ({}, {better})", of.measurement, of.unit),
+        Look::Terminal => format!("{name} ({}, {better})", of.unit),
+        Look::Markdown => format!("### {name} ({}, {better})", of.unit),
     }
 }
 

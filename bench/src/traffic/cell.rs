@@ -14,6 +14,9 @@ use crate::stats::{quantile, to_f64};
 /// Which share of its time a cell runs unmeasured first.
 const WARM_UP: u32 = 8;
 
+/// How long a cell runs before the first round.
+const FIRST: Duration = Duration::from_millis(40);
+
 /// The shares of the highest rate at which latency is measured, in percent.
 const RATES: [u8; 3] = [25, 50, 90];
 
@@ -80,6 +83,23 @@ impl Cell {
             let (variant, measurement, setting) = (self.variant, self.measurement, &self.setting);
             format!("{measurement} {setting} by {variant}")
         })
+    }
+
+    /// Does a little of it, so that the first round finds everything as the others do.
+    ///
+    /// # Errors
+    /// As [`Self::measure`].
+    pub fn warm_up(&self, stage: &mut Stage) -> Result<()> {
+        let little = match self.job {
+            Job::Latency => Job::Connections,
+            other => other,
+        };
+        let cell = Self {
+            job: little,
+            slice: FIRST,
+            ..self.clone()
+        };
+        cell.measure(stage).map(drop)
     }
 
     fn run(&self, stage: &mut Stage, load: Load, slice: Duration) -> Result<Outcome> {

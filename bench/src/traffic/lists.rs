@@ -56,13 +56,13 @@ impl Lists {
             ("inboundPortExclusionList", &ports),
         ];
         for (field, items) in fields {
-            text += &format!("    {field}: [{}]\n", items.join(", "));
+            text.extend(["    ", field, ": [", &items.join(", "), "]\n"]);
         }
         if !sidecar.is_empty() {
             text += "  sidecar:\n";
         }
         for line in sidecar {
-            text += &format!("    {line}\n");
+            text.extend(["    ", line, "\n"]);
         }
         text
     }

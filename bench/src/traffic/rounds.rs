@@ -74,7 +74,10 @@ fn prepare(
             interrupt.check()?;
             progress.step(&format!("{} with {}", cell.variant, cell.lists));
             match stage.prepare(cell.variant, cell.lists, cell.cores)? {
-                None => kept.push(cell),
+                None => {
+                    cell.warm_up(stage)?;
+                    kept.push(cell);
+                }
                 Some(reason) => left_out.push(LeftOut {
                     measurement: cell.measurement.to_owned(),
                     setting: cell.setting,
