@@ -104,9 +104,11 @@ fn bench(run: &Run) -> Result<()> {
     );
     let interrupt = Interrupt::catch().context("taking over ^C")?;
     // The harness panics where a scene can't be built, and the hook has said why by then.
-    let Ok(report) = catch_unwind(AssertUnwindSafe(|| measure(run, &interrupt))) else {
-        bail!("the benchmark could not go on (see above); what it had made is removed");
-    };
+    let report = catch_unwind(AssertUnwindSafe(|| measure(run, &interrupt)));
+    let report = report.unwrap_or_else(|panic| match panic.downcast::<Interrupted>() {
+        Ok(interrupted) => Err((*interrupted).into()),
+        Err(_) => bail!("the benchmark could not go on (see above); what it had made is removed"),
+    });
     publish(&report?, &run.results)
 }
 

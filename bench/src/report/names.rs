@@ -1,9 +1,17 @@
 //! What measurements are called where people read them.
 
 /// Titles; a measurement without one goes by its name.
-const TITLES: [(&str, &str); 11] = [
+const TITLES: [(&str, &str); 15] = [
     ("connections-outbound", "Connections, outbound"),
+    (
+        "connections-outbound-cpu",
+        "Connections, outbound: processor time of both ends for each",
+    ),
     ("connections-inbound", "Connections, inbound over veth"),
+    (
+        "connections-inbound-cpu",
+        "Connections, inbound over veth: processor time of both ends for each",
+    ),
     (
         "connect-latency",
         "Latency of connect() at a share of the highest rate",
@@ -16,8 +24,16 @@ const TITLES: [(&str, &str); 11] = [
         "Connections, outbound, with long lists",
     ),
     (
+        "lists-connections-outbound-cpu",
+        "Connections, outbound, with long lists: processor time of both ends for each",
+    ),
+    (
         "lists-connections-inbound",
         "Connections, inbound over veth, with long lists",
+    ),
+    (
+        "lists-connections-inbound-cpu",
+        "Connections, inbound over veth, with long lists: processor time of both ends for each",
     ),
     ("lists-requests", "Requests and responses, with long lists"),
     ("lists-streams", "One stream, with long lists"),

@@ -22,6 +22,9 @@ pub enum Look {
 /// The widest a table gets on a terminal.
 const WIDTH: u16 = 100;
 
+/// How many figures a page shows at once; more have to be asked for, as the plots show them.
+const LONG: usize = 30;
+
 /// A table of each measurement, under its name, and what was left out.
 #[must_use]
 pub fn tables(report: &Report, look: Look) -> String {
@@ -30,13 +33,14 @@ pub fn tables(report: &Report, look: Look) -> String {
         .figures
         .chunk_by(|a, b| a.measurement == b.measurement)
     {
-        text.extend(
-            [heading(&figures[0], look), table(figures, look)].map(|it| {
-                it + "
-
-"
-            }),
-        );
+        let table = table(figures, look);
+        let is_long = look == Look::Markdown && figures.len() > LONG;
+        let table = if is_long {
+            format!("<details><summary>Figures</summary>\n\n{table}\n\n</details>")
+        } else {
+            table
+        };
+        text.extend([heading(&figures[0], look), table].map(|it| it + "\n\n"));
     }
     text + &missing(&report.left_out, look)
 }

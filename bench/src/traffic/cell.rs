@@ -72,7 +72,7 @@ impl Cell {
     /// Where a connection fails, or was not intercepted as it should have been.
     pub fn measure(&self, stage: &mut Stage) -> Result<Vec<Sample>> {
         let samples = match self.job {
-            Job::Connections => self.rate(stage, Load::Connections, self.slice),
+            Job::Connections => self.connections(stage),
             Job::Latency => self.latency(stage),
             Job::Requests { connections, size } => {
                 self.rate(stage, Load::Requests { connections, size }, self.slice)
@@ -113,6 +113,17 @@ impl Cell {
         stage.measure(self.variant, self.lists, run)
     }
 
+    fn connections(&self, stage: &mut Stage) -> Result<Vec<Sample>> {
+        let outcome = self.run(stage, Load::Connections, self.slice)?;
+        let per_second = self.sample(rate(&outcome), "1/s", Better::Higher);
+        // The sidecar's time is that of the unmeasured connections as well.
+        let client = outcome.client.cpu_seconds / exact(outcome.client.count);
+        let sidecar = outcome.sidecar.cpu_seconds / exact(outcome.sidecar.accepted);
+        let mut each = self.sample((client + sidecar) * 1e6, "µs", Better::Lower);
+        each.measurement += "-cpu";
+        Ok(vec![per_second, each])
+    }
+
     fn rate(&self, stage: &mut Stage, load: Load, slice: Duration) -> Result<Vec<Sample>> {
         let outcome = self.run(stage, load, slice)?;
         Ok(vec![self.sample(rate(&outcome), "1/s", Better::Higher)])
@@ -137,8 +148,8 @@ impl Cell {
     fn streams(&self, stage: &mut Stage, connections: usize) -> Result<Vec<Sample>> {
         let outcome = self.run(stage, Load::Streams { connections }, self.slice)?;
         let done = &outcome.client;
-        assert_way_of_bytes(self.variant, done.count, outcome.loopback_bytes)?;
-        let gigabytes = bytes(done.count) / 1e9;
+        assert_way_of_exact(self.variant, done.count, outcome.loopback_bytes)?;
+        let gigabytes = exact(done.count) / 1e9;
         let per_second = self.sample(gigabytes / done.seconds, "GB/s", Better::Higher);
         // The sidecar's time is that of the unmeasured bytes as well.
         let share = done.seconds / (done.seconds + (self.slice / WARM_UP).as_secs_f64());
@@ -161,15 +172,15 @@ impl Cell {
 }
 
 fn rate(outcome: &Outcome) -> f64 {
-    bytes(outcome.client.count) / outcome.client.seconds
+    exact(outcome.client.count) / outcome.client.seconds
 }
 
-fn bytes(count: u64) -> f64 {
+fn exact(count: u64) -> f64 {
     to_f64(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
 /// With the shortcut, bytes go around the loopback interface; without, all of them go over it.
-fn assert_way_of_bytes(variant: Variant, sent: u64, loopback: u64) -> Result<()> {
+fn assert_way_of_exact(variant: Variant, sent: u64, loopback: u64) -> Result<()> {
     if variant == Variant::EbpfShortcut {
         ensure!(
             loopback < sent / 10,
@@ -198,7 +209,7 @@ mod tests {
             (Variant::Direct, 1000, 999, false),
         ];
         for (variant, sent, loopback, is_right) in cases {
-            let outcome = assert_way_of_bytes(variant, sent, loopback);
+            let outcome = assert_way_of_exact(variant, sent, loopback);
             assert_eq!(outcome.is_ok(), is_right, "{variant} {sent} {loopback}");
         }
     }

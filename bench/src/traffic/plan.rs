@@ -164,7 +164,7 @@ impl Planner<'_> {
                     setting,
                     lists,
                     way,
-                    ..self.plain(measurement, job, self.slice(80, 250))
+                    ..self.plain(measurement, job, self.slice(80, 200))
                 };
                 settings.push(cells(
                     &shared,
