@@ -8,7 +8,7 @@ use nix::sys::utsname::uname;
 /// What a reader has to know of it.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Machine {
-    /// The kernel's release and version.
+    /// The kernel's release.
     pub kernel: String,
     /// The processor, as it calls itself.
     pub cpu: String,
@@ -37,7 +37,7 @@ impl Machine {
         Self {
             kernel: uname().map_or_else(
                 |_| String::new(),
-                |it| format!("{} {}", it.release().display(), it.version().display()),
+                |it| it.release().to_string_lossy().into_owned(),
             ),
             cpu: field(&cpuinfo, "model name").unwrap_or_default().to_owned(),
             cores: available_parallelism().map_or(0, usize::from),

@@ -15,7 +15,7 @@ use anyhow::{Context as _, Error, Result, bail, ensure};
 use clap::{Parser, Subcommand};
 use osm_bench::figure::figures;
 use osm_bench::machine::Machine;
-use osm_bench::report::{Look, Parameters, Report, tables};
+use osm_bench::report::{Parameters, Report, tables};
 use osm_bench::traffic::plan::{Effort, MEASUREMENTS};
 use osm_bench::{peer, plot, report, traffic};
 use osm_tests::interrupt::{Interrupt, Interrupted};
@@ -114,7 +114,7 @@ fn bench(run: &Run) -> Result<()> {
 
 /// Prints and writes what was measured.
 fn publish(report: &Report, results: &Results) -> Result<()> {
-    println!("{}", tables(report, Look::Terminal));
+    println!("{}", tables(report));
     report::write(report, &results.output)?;
     let plots = plot::draw(&report.figures, &results.output)?;
     if let Some(page) = &results.page {

@@ -20,6 +20,8 @@ pub enum Form {
 pub struct Chart {
     /// Its file's name, without what says the format.
     pub name: String,
+    /// The measurement that it is of; none if it is of several.
+    pub measurement: Option<String>,
     /// What is over it.
     pub title: String,
     /// What the values are.
@@ -88,6 +90,7 @@ fn overview(figures: &[Figure]) -> Option<Chart> {
     }
     Some(Chart {
         name: "overview".to_owned(),
+        measurement: None,
         title: "What is left of the rate without interception (more is better)".to_owned(),
         y_label: "ratio to direct, one core for both ends".to_owned(),
         x_label: String::new(),
@@ -187,6 +190,7 @@ fn by_setting(figures: &[&Figure], name: &dyn Fn(&str) -> String) -> Option<Char
     };
     Some(Chart {
         name: first.measurement.clone(),
+        measurement: Some(first.measurement.clone()),
         title: title(&first.measurement),
         y_label: format!("{} ({better})", first.unit),
         x_label: String::new(),

@@ -22,17 +22,33 @@ const SIZE: (u32, u32) = (1000, 500);
 /// How many pixels of a PNG make one of an SVG.
 const PNG_SCALE: u32 = 2;
 
-/// Draws all plots that the figures are enough for; their names, without `.svg` or `.png`.
+/// A plot that was drawn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plot {
+    /// Its files' name, without `.svg` or `.png`.
+    pub name: String,
+    /// What is over it.
+    pub title: String,
+    /// The measurement that it is of; none if it is of several.
+    pub measurement: Option<String>,
+}
+
+/// Draws all plots that the figures are enough for.
 ///
 /// # Errors
 /// Where a plot can't be drawn or written.
-pub fn draw(figures: &[Figure], directory: &Path) -> Result<Vec<String>> {
+pub fn draw(figures: &[Figure], directory: &Path) -> Result<Vec<Plot>> {
     fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
     let charts = chart::charts(figures);
     for chart in &charts {
         draw_one(chart, directory).with_context(|| format!("drawing {}", chart.name))?;
     }
-    Ok(charts.into_iter().map(|chart| chart.name).collect())
+    let drawn = charts.into_iter().map(|chart| Plot {
+        name: chart.name,
+        title: chart.title,
+        measurement: chart.measurement,
+    });
+    Ok(drawn.collect())
 }
 
 fn draw_one(chart: &Chart, directory: &Path) -> Result<()> {
@@ -87,7 +103,8 @@ mod tests {
             .flat_map(|setting| variants.map(|variant| sample(setting, variant)))
             .collect();
         let directory = osm_tests::TempDir::new();
-        let names = draw(&figures(&samples), directory.path()).expect("plots");
+        let plots = draw(&figures(&samples), directory.path()).expect("plots");
+        let names: Vec<_> = plots.iter().map(|plot| plot.name.as_str()).collect();
         assert_eq!(names, ["lists-connections-outbound-ranges"]);
         let read = |kind: &str| {
             let file = directory.path().join(format!("{}.{kind}", names[0]));

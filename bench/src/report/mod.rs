@@ -10,7 +10,7 @@ pub use files::{read, write};
 pub use names::title;
 pub use number::{compact, percent, ratio, short};
 pub use page::update;
-pub use table::{Look, tables};
+pub use table::tables;
 
 use serde::{Deserialize, Serialize};
 

@@ -2,41 +2,68 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use indicatif::HumanDuration;
 
-use super::table::{Look, tables};
+use super::table::{Look, missing, sections};
 use super::{Parameters, Report};
+use crate::figure::Figure;
+use crate::plot::Plot;
 
 /// What is between these is made by the benchmark.
 const BEGIN: &str = "<!-- bench:begin -->";
 const END: &str = "<!-- bench:end -->";
 
+/// How many figures a page shows at once; more have to be asked for, as the plots show them.
+const LONG: usize = 30;
+
 /// Puts tables and plots into `page`, between its two markers, and the plots of `directory` beside it.
 ///
 /// # Errors
 /// Where the page has no markers, or a file can't be read or written.
-pub fn update(report: &Report, page: &Path, directory: &Path, plots: &[String]) -> Result<()> {
+pub fn update(report: &Report, page: &Path, directory: &Path, plots: &[Plot]) -> Result<()> {
     let shown = page.display();
     let text = fs::read_to_string(page).with_context(|| format!("reading {shown}"))?;
     let beside = page.with_extension("");
     fs::create_dir_all(&beside).with_context(|| format!("making {}", beside.display()))?;
-    let mut generated = about(report);
     for plot in plots {
-        let file = format!("{plot}.svg");
+        let file = format!("{}.svg", plot.name);
         fs::copy(directory.join(&file), beside.join(&file))
             .with_context(|| format!("copying {file} to {}", beside.display()))?;
-        let place = beside
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        generated.extend(["![", plot, "](", &place, "/", &file, ")\n\n"]);
     }
-    generated += &tables(report, Look::Markdown);
-    let text = replaced(&text, &generated)
+    let place = beside.file_name().unwrap_or_default().to_string_lossy();
+    let text = replaced(&text, &generated(report, &place, plots))
         .with_context(|| format!("{shown} has no {BEGIN} with an {END} behind"))?;
     fs::write(page, text).with_context(|| format!("writing {shown}"))
+}
+
+/// What goes between the markers; plots are in the directory `place`.
+fn generated(report: &Report, place: &str, plots: &[Plot]) -> String {
+    let images = |measurement: Option<&str>| {
+        let of_it = plots
+            .iter()
+            .filter(|plot| plot.measurement.as_deref() == measurement);
+        of_it.fold(String::new(), |text, plot| {
+            text + &format!("![{}]({place}/{}.svg)\n\n", plot.title, plot.name)
+        })
+    };
+    let mut text = about(report) + &images(None);
+    for section in sections(report, Look::Markdown) {
+        let is_same = |it: &&Figure| it.measurement == section.measurement;
+        let table = if report.figures.iter().filter(is_same).count() > LONG {
+            format!(
+                "<details><summary>Figures</summary>\n\n{}\n\n</details>",
+                section.table
+            )
+        } else {
+            section.table
+        };
+        let images = images(Some(&section.measurement));
+        text.extend([&section.heading, "\n\n", &images, &table, "\n\n"]);
+    }
+    text + &missing(&report.left_out, Look::Markdown)
 }
 
 /// How the figures came about.
@@ -48,17 +75,17 @@ fn about(report: &Report) -> String {
         seconds,
         ..
     } = report.parameters;
-    let kind = if quick { "`--quick`" } else { "full" };
+    let kind = if quick { "`--quick` run" } else { "run" };
     let place = if machine.is_virtual {
         "virtual machine"
     } else {
         "machine"
     };
+    let took = HumanDuration(Duration::from_secs_f64(seconds));
     format!(
-        "{}, {kind} run of {:.0} minutes, seed {seed}. {}, {} cores, {} GiB, {place}. Linux {}, load {:.1} \
+        "{}, a {kind} of {took}, seed {seed}. {}, {} cores, {} GiB, {place}. Linux {}, load {:.1} \
          before.\n\n",
         machine.date,
-        seconds / 60.0,
         machine.cpu,
         machine.cores,
         machine.memory >> 30,

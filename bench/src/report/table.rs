@@ -19,34 +19,49 @@ pub enum Look {
     Markdown,
 }
 
+/// How many of the measurements that were left out for one reason are named.
+const SHOWN: usize = 4;
+
 /// The widest a table gets on a terminal.
 const WIDTH: u16 = 100;
 
-/// How many figures a page shows at once; more have to be asked for, as the plots show them.
-const LONG: usize = 30;
+/// A measurement, as it is shown.
+#[derive(Clone, Debug)]
+pub struct Section {
+    /// The measurement.
+    pub measurement: String,
+    /// What is over the table.
+    pub heading: String,
+    /// Its figures.
+    pub table: String,
+}
 
 /// A table of each measurement, under its name, and what was left out.
 #[must_use]
-pub fn tables(report: &Report, look: Look) -> String {
+pub fn tables(report: &Report) -> String {
     let mut text = String::new();
-    for figures in report
-        .figures
-        .chunk_by(|a, b| a.measurement == b.measurement)
-    {
-        let table = table(figures, look);
-        let is_long = look == Look::Markdown && figures.len() > LONG;
-        let table = if is_long {
-            format!("<details><summary>Figures</summary>\n\n{table}\n\n</details>")
-        } else {
-            table
-        };
-        text.extend([heading(&figures[0], look), table].map(|it| it + "\n\n"));
+    for section in sections(report, Look::Terminal) {
+        text.extend([&section.heading, "\n\n", &section.table, "\n\n"]);
     }
-    text + &missing(&report.left_out, look)
+    text + &missing(&report.left_out, Look::Terminal)
+}
+
+/// The figures of each measurement.
+#[must_use]
+pub fn sections(report: &Report, look: Look) -> Vec<Section> {
+    let figures = &report.figures;
+    let measurements = figures.chunk_by(|a, b| a.measurement == b.measurement);
+    let section = |figures: &[Figure]| Section {
+        measurement: figures[0].measurement.clone(),
+        heading: heading(&figures[0], look),
+        table: table(figures, look),
+    };
+    measurements.map(section).collect()
 }
 
 /// What was left out, by reason.
-fn missing(left_out: &[LeftOut], look: Look) -> String {
+#[must_use]
+pub fn missing(left_out: &[LeftOut], look: Look) -> String {
     let mut reasons: Vec<(Variant, &str, Vec<String>)> = Vec::new();
     for it in left_out {
         let what = format!("{} {}", it.measurement, it.setting);
@@ -64,8 +79,12 @@ fn missing(left_out: &[LeftOut], look: Look) -> String {
         Look::Markdown => "### Left out\n\n",
     };
     let lines = reasons.iter().map(|(variant, reason, all)| {
-        let what = all.join("; ");
-        format!("- {variant}: {reason}. Concerns {what}\n")
+        let shown = all[..all.len().min(SHOWN)].join("; ");
+        let more = match all.len().saturating_sub(SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        format!("- {variant}: {reason} ({shown}{more})\n")
     });
     let lines: String = lines.collect();
     if lines.is_empty() {

@@ -285,3 +285,47 @@ fn bytes(size: usize) -> String {
         format!("{} KiB", size >> 10)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn cells_of_a_measurement_never_share_a_figure() {
+        for is_quick in [true, false] {
+            for name in MEASUREMENTS {
+                let block = block(
+                    name,
+                    Effort {
+                        is_quick,
+                        rounds: None,
+                    },
+                    &[0, 1],
+                );
+                let mut seen = HashSet::new();
+                for cell in block.settings.iter().flatten() {
+                    let key = (cell.measurement, cell.setting.clone(), cell.variant);
+                    assert!(cell.measurement.starts_with(name), "{key:?} in {name}");
+                    assert!(seen.insert(key.clone()), "{key:?} is there twice");
+                }
+                assert!(!seen.is_empty(), "{name} has no cell");
+            }
+        }
+    }
+
+    #[test]
+    fn two_cores_are_left_out_where_there_is_one() {
+        let effort = Effort {
+            is_quick: true,
+            rounds: Some(1),
+        };
+        let placed = |cores: &[usize]| {
+            let block = block("streams", effort, cores);
+            let mut cells = block.settings.into_iter().flatten();
+            cells.any(|cell| cell.cores.client != cell.cores.sidecar)
+        };
+        assert!(placed(&[0, 1]));
+        assert!(!placed(&[3]));
+    }
+}
