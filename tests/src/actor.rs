@@ -59,6 +59,15 @@ fn binary() -> PathBuf {
     found.unwrap_or_else(|| panic!("no actor binary near {}; build osm-tests", test.display()))
 }
 
+/// Any program in a place, killed on drop.
+#[must_use]
+#[track_caller]
+pub fn program(name: &str, place: &Place<'_>, command: &[&str]) -> Process {
+    let mut actor = place.command();
+    actor.args(["exec", "--"]).args(command);
+    Process::start(name, actor)
+}
+
 /// The command for a process that sends or reads on this socket until it is killed
 /// (`actor victim`).
 #[must_use]

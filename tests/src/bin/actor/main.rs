@@ -9,6 +9,7 @@ mod accept;
 mod broker;
 mod client;
 mod connect;
+mod exec;
 mod listen;
 mod load;
 mod pattern;
@@ -44,6 +45,8 @@ enum Part {
     Client,
     /// Make sockets as the harness asks, and hand them to it
     Broker(broker::Args),
+    /// Become another program
+    Exec(exec::Args),
     /// Send or take a stream on the socket that stdin is, until killed
     Victim(victim::Args),
 }
@@ -55,6 +58,10 @@ fn main() -> ExitCode {
         Part::Serve(args) => (entered.and_then(|()| serve::run(args)), false),
         Part::Sidecar(args) => (entered.and_then(|()| sidecar::run(args)), false),
         Part::Broker(args) => (entered.and_then(|()| broker::run(&args)), false),
+        Part::Exec(args) => {
+            let started = entered.and_then(|()| exec::run(&args));
+            (started.map(|never| match never {}), false)
+        }
         Part::Victim(args) => (entered.and_then(|()| victim::run(&args)), false),
         Part::Client => (entered.and_then(|()| client::run()), true),
     };
