@@ -1,5 +1,7 @@
 //! What a measurement yields.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// One reading. Readings of the same measurement, setting and variant are one figure, of which
@@ -34,6 +36,35 @@ pub enum Variant {
     IptablesLegacy,
     /// Intercepted by the chains, written by iptables-nft.
     IptablesNft,
+}
+
+impl Variant {
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [Self; 5] = [
+        Self::Direct,
+        Self::Ebpf,
+        Self::EbpfShortcut,
+        Self::IptablesLegacy,
+        Self::IptablesNft,
+    ];
+
+    /// Whether it is intercepted by chains.
+    #[must_use]
+    pub fn is_iptables(self) -> bool {
+        matches!(self, Self::IptablesLegacy | Self::IptablesNft)
+    }
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Direct => "direct",
+            Self::Ebpf => "eBPF",
+            Self::EbpfShortcut => "eBPF+shortcut",
+            Self::IptablesLegacy => "iptables-legacy",
+            Self::IptablesNft => "iptables-nft",
+        })
+    }
 }
 
 /// Which way a figure is better.

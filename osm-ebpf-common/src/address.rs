@@ -117,12 +117,12 @@ impl Address {
         first_octet(self.0[0]) == 0xff
     }
 
-    /// The loopback address in 127.64.0.0/10 that stands for a destination.
+    /// The loopback address in 127.64.0.0/11 that stands for a destination.
     ///
-    /// Redirected connections are spread over that block, so that one source port can
+    /// Redirected connections are spread over such blocks, so that one source port can
     /// lead to many destinations at once. Equal destinations have the same address: the
-    /// kernel goes on keeping their connections' ports apart, as it would without us. The
-    /// block holds neither 127.0.0.0/16, which people use, nor 127.255.255.255, which is a
+    /// kernel goes on keeping their connections' ports apart, as it would without us. They
+    /// hold neither 127.0.0.0/16, which people use, nor 127.255.255.255, which is a
     /// broadcast address.
     #[inline(always)]
     #[must_use]
@@ -133,11 +133,27 @@ impl Address {
         let high = ((a as u64) << 32 | b as u64).wrapping_mul(ODD);
         let low = ((c as u64) << 32 | d as u64) ^ (high >> 29) ^ ((port as u64) << 32);
         let hash = (low.wrapping_mul(ODD) ^ (low >> 31)).wrapping_mul(ODD);
-        let bits = (hash >> 42) as u32;
+        let bits = (hash >> 43) as u32;
         Self::from_v4_word(u32::from_be(0x7f40_0000 | bits))
     }
 
-    /// Whether this is one of the addresses that [`Self::spread_loopback`] chooses.
+    /// The same in 127.96.0.0/11, where destinations are known by their loopback address alone.
+    #[inline(always)]
+    #[must_use]
+    pub const fn known_loopback(&self, port: u16) -> Self {
+        let spread = self.spread_loopback(port);
+        Self::from_v4_word(spread.0[3] | u32::from_be(0x0020_0000))
+    }
+
+    /// Whether this is one of the addresses that [`Self::known_loopback`] chooses.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_known(&self) -> bool {
+        self.is_v4() && u32::from_be(self.0[3]) & 0xffe0_0000 == 0x7f60_0000
+    }
+
+    /// Whether this is one of the addresses that [`Self::spread_loopback`] or
+    /// [`Self::known_loopback`] choose.
     #[inline(always)]
     #[must_use]
     pub const fn is_spread(&self) -> bool {

@@ -10,7 +10,7 @@ use crate::{
     maps::{
         Counters, HandshakeKey, InterfaceKey, ListenerKey, LocalKey, Meta, OriginalDestination,
         PodEntry, PodRecord, PolicyRecord, PolicyWord, PortPage, PortPageKey, RangeEntry, RangeKey,
-        RouteEntry, RouteKey, State,
+        RouteEntry, RouteKey, ShortcutKey, ShortcutPair, ShortcutSocket, SocketLayout, State,
     },
 };
 
@@ -75,5 +75,9 @@ pod!(
     RangeKey,
     RouteEntry,
     RouteKey,
+    ShortcutKey,
+    ShortcutPair,
+    ShortcutSocket,
+    SocketLayout,
     State,
 );

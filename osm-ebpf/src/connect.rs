@@ -8,10 +8,11 @@ use osm_ebpf_common::{
 };
 
 use crate::{
-    handshake,
+    destinations, handshake,
     kernel::{self, Socket, SocketAddress},
     listeners,
     pod::Pod,
+    shortcut,
 };
 
 /// What the kernel is to do with the call.
@@ -45,6 +46,13 @@ pub fn connect(ctx: SocketAddress, family: Family) -> Outcome {
     match verdict {
         Verdict::Pass(reason) => {
             pod.count(reason);
+            if is_to_app(&pod, reason, &dialled)
+                && let Some(marked) =
+                    shortcut::marked_to_app(ctx, socket, dialled, dialled.address())
+                && socket.remember(marked).is_ok()
+            {
+                return Outcome::Proceed;
+            }
             // An earlier connect() on this socket may have been redirected, and failed.
             socket.forget();
             Outcome::Proceed
@@ -66,18 +74,36 @@ fn redirect(
     direction: Direction,
     reason: Reason,
 ) -> Outcome {
-    if handshake::are_too_many(pod.entry.slot()) {
-        pod.count(Reason::RefuseTooManyHandshakes);
-        return Outcome::Refuse;
-    }
-    if socket.remember(dialled).is_err() {
-        pod.count(Reason::RefuseNoMemory);
-        return Outcome::Refuse;
-    }
+    let dialled = if pod.takes_shortcut() {
+        shortcut::marked(ctx, socket, dialled)
+    } else {
+        dialled
+    };
+    let known = match direction {
+        // The shortcut begins with the hand-over.
+        Direction::Outbound if !dialled.is_by_shortcut() => {
+            destinations::address_of(pod.entry.netns_cookie(), dialled)
+        }
+        Direction::Outbound | Direction::Inbound => None,
+    };
+    let target = if let Some(known) = known {
+        socket.forget();
+        known
+    } else {
+        if handshake::are_too_many(pod.entry.slot()) {
+            pod.count(Reason::RefuseTooManyHandshakes);
+            return Outcome::Refuse;
+        }
+        if socket.remember(dialled).is_err() {
+            pod.count(Reason::RefuseNoMemory);
+            return Outcome::Refuse;
+        }
+        come_from_the_pod(ctx, family, pod, socket, &dialled.address());
+        listeners::target(&dialled)
+    };
     pod.count(reason);
-    come_from_the_pod(ctx, family, pod, socket, &dialled.address());
     // Which socket gets it, if any, is decided when the SYN arrives there: `inbound`.
-    ctx.set_address(family, listeners::target(&dialled));
+    ctx.set_address(family, target);
     ctx.set_port(listeners::port_of(direction));
     Outcome::Proceed
 }
@@ -97,7 +123,12 @@ fn to_pod_address(
         socket.forget();
         return Outcome::Proceed;
     };
-    if socket.remember(dialled).is_err() {
+    let remembered = if is_to_app(pod, reason, &dialled) {
+        shortcut::marked_to_app(ctx, socket, dialled, address).unwrap_or(dialled)
+    } else {
+        dialled
+    };
+    if socket.remember(remembered).is_err() {
         pod.count(Reason::RefuseNoMemory);
         return Outcome::Refuse;
     }
@@ -108,6 +139,26 @@ fn to_pod_address(
     }
     ctx.set_address(family, address);
     Outcome::Proceed
+}
+
+/// Whether a connection is the sidecar's to its app, and may take the loopback shortcut.
+#[inline(always)]
+fn is_to_app(pod: &Pod, reason: Reason, dialled: &OriginalDestination) -> bool {
+    let is_to_local_host = match reason {
+        Reason::PassSidecar => dialled.address().is_localhost(),
+        Reason::PassSidecarToPodAddress => true,
+        _ => false,
+    };
+    is_to_local_host
+        && pod.takes_shortcut()
+        && !is_sidecars_own(dialled.port())
+        && !handshake::are_too_many(pod.entry.slot())
+}
+
+/// A port of the sidecar: what it says to itself is nobody's traffic.
+#[inline(always)]
+const fn is_sidecars_own(port: u16) -> bool {
+    port >= 15000 && port <= 15010 || decision::is_direct_inbound_port(port)
 }
 
 /// Binds the socket to the address it would have used, so that the sidecar sees the app's

@@ -14,6 +14,7 @@ use crate::{
     listeners::direction_of,
     maps::{HANDSHAKES, HANDSHAKES_OF_POD},
     pod::Pod,
+    shortcut,
 };
 
 /// `BPF_SOCK_OPS_STATE_CB_FLAG`.
@@ -27,14 +28,14 @@ const CLOSED: u32 = 7;
 /// The app's SYN is about to leave.
 #[inline(always)]
 pub fn connecting(operation: Operation) {
-    if direction_of(operation.remote_port()).is_none() {
+    if !may_be_noted(operation) {
         return;
     }
     let Some(memory) = operation.socket().and_then(Socket::memory) else {
         return;
     };
     let dialled = memory.get();
-    if !dialled.is_app_end() {
+    if !dialled.is_app_end() || is_left_alone(operation, &dialled) {
         return;
     }
     // A note that does not fit is missed by `established`, and the sidecar then knows no
@@ -54,13 +55,33 @@ pub fn connecting(operation: Operation) {
     }
 }
 
+/// The same connection is established, at the app's side.
+#[inline(always)]
+pub fn connected(operation: Operation) {
+    if !may_be_noted(operation) {
+        return;
+    }
+    if let Some(socket) = operation.socket()
+        && let Some(memory) = socket.memory()
+        && memory.get().is_noted()
+        && memory.get().is_by_shortcut()
+    {
+        shortcut::dialled(operation, socket, key_at_app(operation), &memory.get());
+    }
+}
+
 /// A connection to the sidecar is established, at its side.
 #[inline(always)]
 pub fn established(operation: Operation) {
-    if direction_of(operation.local_port()).is_none() {
+    let is_to_sidecar = direction_of(operation.local_port()).is_some();
+    if !is_to_sidecar && !operation.remote_address().is_loopback() {
         return;
     }
     let local = operation.local_address();
+    // No note was made.
+    if local.is_known() {
+        return;
+    }
     let cookie = operation.netns_cookie();
     let key = HandshakeKey::new(
         cookie,
@@ -78,7 +99,11 @@ pub fn established(operation: Operation) {
         }
         return;
     };
-    if socket.remember(dialled.at_sidecar()).is_err()
+    if dialled.is_by_shortcut() {
+        shortcut::accepted(operation, key, &dialled);
+    }
+    if !dialled.is_to_app()
+        && socket.remember(dialled.at_sidecar()).is_err()
         && let Some(pod) = Pod::find(cookie)
     {
         pod.count(Reason::LostDestination);
@@ -90,7 +115,7 @@ pub fn established(operation: Operation) {
 #[inline(always)]
 pub fn state_changed(operation: Operation) {
     let state = operation.second_argument();
-    if state == ESTABLISHED || direction_of(operation.remote_port()).is_none() {
+    if state == ESTABLISHED || !may_be_noted(operation) {
         return;
     }
     let Some(memory) = operation.socket().and_then(Socket::memory) else {
@@ -108,6 +133,9 @@ pub fn state_changed(operation: Operation) {
     if waits {
         remove(&key, &dialled);
     }
+    if dialled.is_by_shortcut() {
+        shortcut::forget(&key);
+    }
     if dialled.reports_for_us() {
         operation.report_events(operation.reported_events() & !REPORT_STATE);
     }
@@ -117,10 +145,30 @@ pub fn state_changed(operation: Operation) {
 #[inline(always)]
 #[must_use]
 pub fn are_too_many(slot: u32) -> bool {
+    number_of(slot) >= MAX_HANDSHAKES_PER_POD
+}
+
+/// How many entries of [`HANDSHAKES`] a pod has.
+#[inline(always)]
+#[must_use]
+pub fn number_of(slot: u32) -> u64 {
     // SAFETY: an element of an array stays; the number may be a little old.
     HANDSHAKES_OF_POD
         .get_ptr(slot)
-        .is_none_or(|number| unsafe { number.read_volatile() } >= MAX_HANDSHAKES_PER_POD)
+        .map_or(u64::MAX, |number| unsafe { number.read_volatile() })
+}
+
+/// Whether the app's side may have been sent to the sidecar, or the sidecar's to the app.
+#[inline(always)]
+fn may_be_noted(operation: Operation) -> bool {
+    direction_of(operation.remote_port()).is_some() || operation.local_address().is_loopback()
+}
+
+/// Whether a connection that the sidecar makes to its app has nothing to hand over.
+#[inline(always)]
+fn is_left_alone(operation: Operation, dialled: &OriginalDestination) -> bool {
+    let goes_to_listener = direction_of(operation.remote_port()).is_some();
+    !goes_to_listener && !(dialled.is_to_app() && dialled.is_by_shortcut())
 }
 
 #[inline(always)]
@@ -132,7 +180,7 @@ fn remove(key: &HandshakeKey, noted: &OriginalDestination) {
 
 /// Adds to the number of a pod's handshakes; `u64::MAX` takes one away.
 #[inline(always)]
-fn count(slot: u32, change: u64) {
+pub fn count(slot: u32, change: u64) {
     if let Some(number) = HANDSHAKES_OF_POD.get_ptr_mut(slot) {
         kernel::atomic_add(number, change);
     }

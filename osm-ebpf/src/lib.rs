@@ -13,6 +13,7 @@
 )]
 
 pub mod connect;
+pub mod destinations;
 pub mod handshake;
 pub mod inbound;
 pub mod kernel;
@@ -21,6 +22,7 @@ pub mod maps;
 pub mod names;
 pub mod option;
 pub mod pod;
+pub mod shortcut;
 
 /// A panic that the optimiser could not remove is an endless loop, which the verifier
 /// refuses: such a program never loads.

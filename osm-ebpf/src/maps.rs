@@ -13,7 +13,8 @@ use aya_ebpf::{
 use osm_ebpf_common::maps::{
     Counters, HandshakeKey, InterfaceKey, ListenerKey, LocalKey, MAX_PODS, Meta,
     OriginalDestination, PodEntry, PodRecord, PolicyRecord, PolicyWord, PortPage, PortPageKey,
-    RangeEntry, RangeKey, RouteEntry, RouteKey, State,
+    RangeEntry, RangeKey, RouteEntry, RouteKey, ShortcutKey, ShortcutPair, ShortcutSocket,
+    SocketLayout, State,
 };
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
@@ -58,13 +59,14 @@ pub static ROUTES: LpmTrie<RouteKey, RouteEntry, 1_048_576> = LpmTrie::new();
 pub static REMEMBERED: SkStorage<OriginalDestination> = SkStorage::new();
 
 /// Shared. Connection → what was dialled, from the SYN until the sidecar's side is established or
-/// the app's socket closes. Written and removed by sockops. One pod gets no more than its
-/// share of it.
+/// the app's socket closes. Written and removed by sockops. Also loopback address → the
+/// destination that is known by it, written by connect, removed at withdrawal. One pod gets no
+/// more than its share of it.
 #[btf_map]
 pub static HANDSHAKES: HashMap<HandshakeKey, OriginalDestination, 262_144, ON_DEMAND> =
     HashMap::new();
 
-/// Shared. Pod's slot → how many entries of [`HANDSHAKES`] are its own. Written by sockops with the
+/// Shared. Pod's slot → how many entries of [`HANDSHAKES`] are its own. Written with the
 /// entries, zeroed by the agent at enrolment. Preallocated, 8 bytes a slot.
 #[btf_map]
 pub static HANDSHAKES_OF_POD: Array<u64, PODS_LIMIT> = Array::new();
@@ -89,6 +91,26 @@ pub static INBOUND_CODE: ProgramArray<2> = ProgramArray::new();
 /// enrolment. Preallocated, 256 bytes a slot and CPU.
 #[btf_map]
 pub static COUNTERS: PerCpuArray<Counters, PODS_LIMIT> = PerCpuArray::new();
+
+/// End of a connection → its socket. Written by sockops; goes with the socket. The program `shortcut` is
+/// attached to it and runs for what the sockets in it send.
+#[btf_map]
+pub static SHORTCUTS: SockHash<ShortcutKey, 131_072> = SockHash::new();
+
+/// Socket in [`SHORTCUTS`] → what its shortcut needs. Written by sockops and `shortcut`; goes with the
+/// socket.
+#[btf_map]
+pub static SHORTCUT_SOCKETS: SkStorage<ShortcutSocket> = SkStorage::new();
+
+/// Connection → where its sockets are. Written by sockops, removed by `shortcut` as the dialling end sends
+/// for the first time, or by sockops as that is closed.
+#[btf_map]
+pub static SHORTCUT_PAIRS: HashMap<HandshakeKey, ShortcutPair, 65_536, ON_DEMAND> = HashMap::new();
+
+/// Where the kernel keeps what `shortcut` asks of sockets. Written by the agent before the first pod takes
+/// the shortcut.
+#[btf_map]
+pub static SOCKET_LAYOUT: Array<SocketLayout, 1> = Array::new();
 
 /// Shared. Netns cookie → what the agent has to know of it later. For the agent only.
 #[btf_map]

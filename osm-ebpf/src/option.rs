@@ -1,8 +1,9 @@
 //! getsockopt(`SO_ORIGINAL_DST`), which iptables would answer from conntrack.
 
-use osm_ebpf_common::address::Address;
+use osm_ebpf_common::{address::Address, reason::Reason};
 
 use crate::{
+    destinations,
     kernel::{self, Socket, SocketOption},
     pod::Pod,
 };
@@ -63,9 +64,22 @@ fn answer(ctx: SocketOption, v4: bool) -> Answer {
     let Some(socket) = ctx.socket().filter(Socket::is_tcp) else {
         return Answer::None;
     };
-    let (address, port) = match socket.remembered() {
+    let (local, port) = socket.local();
+    let (peer, peer_port) = socket.peer();
+    // At the sidecar's end, or at the app's.
+    let known = if local.is_known() {
+        destinations::find(ctx.netns_cookie(), local, port)
+    } else if peer.is_known() {
+        destinations::find(ctx.netns_cookie(), peer, peer_port)
+    } else {
+        None
+    };
+    let (address, port) = match known.or_else(|| socket.remembered()) {
         Some(dialled) => (dialled.address(), dialled.port()),
-        None if socket.local().0.is_spread() => return Answer::Lost,
+        None if local.is_spread() => {
+            count_lost(ctx, local);
+            return Answer::Lost;
+        }
         // Redirected by iptables: so it was when eBPF took over, or still is.
         None if ctx.kernel_has_answered() => return Answer::None,
         None => match own_destination(ctx, socket) {
@@ -85,6 +99,17 @@ fn answer(ctx: SocketOption, v4: bool) -> Answer {
         ctx.answer([family_and_port(AF_INET6, port), 0, a, b, c, d, 0])
     };
     if given { Answer::Given } else { Answer::None }
+}
+
+/// Somebody in the pod dialled an address that stands for no destination. Those that a note
+/// should have come with were counted when they were established.
+#[inline(always)]
+fn count_lost(ctx: SocketOption, local: Address) {
+    if local.is_known()
+        && let Some(pod) = Pod::find(ctx.netns_cookie())
+    {
+        pod.count(Reason::LostDestination);
+    }
 }
 
 /// A connection of the sidecar that was not redirected inside the pod: it came from outside,

@@ -42,6 +42,13 @@ impl Pod {
         Some(Self { entry, policy })
     }
 
+    /// Whether its connections to and from the sidecar take the loopback shortcut.
+    #[inline(always)]
+    #[must_use]
+    pub const fn takes_shortcut(&self) -> bool {
+        self.policy.has(PolicyWord::SHORTCUT)
+    }
+
     /// Counts what became of a connection.
     #[inline(always)]
     pub fn count(&self, reason: Reason) {

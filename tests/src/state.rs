@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Once;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -99,6 +100,28 @@ impl StateDir {
         self.pins_called(name).pop().unwrap_or_else(|| {
             panic!("no map {name} in {}", self.path().display());
         })
+    }
+
+    /// What is in the map of handshakes: notes of connections on their way, and destinations
+    /// that are known by their address. Needs bpftool.
+    #[must_use]
+    pub fn handshakes(&self) -> (usize, usize) {
+        /// Of a note, the app's port is in the key; of a destination, none.
+        const APP_PORT: std::ops::Range<usize> = 24..26;
+        let path = self.map("HANDSHAKES");
+        let output = Command::new("bpftool")
+            .args(["map", "dump", "--json", "pinned"])
+            .arg(&path)
+            .output()
+            .expect("bpftool runs");
+        let entries: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("bpftool can't read {}: {output:?}", path.display()));
+        let is_known = |entry: &&serde_json::Value| {
+            let key = entry["key"].as_array().expect("a key");
+            key[APP_PORT].iter().all(|byte| byte == "0x00")
+        };
+        let known = entries.iter().filter(is_known).count();
+        (entries.len() - known, known)
     }
 
     /// The full paths of all pins of that name.

@@ -159,6 +159,7 @@ fn foreign_program_in_the_pod_makes_no_note_stay() {
         return;
     };
     let pod = &mesh.world.pod;
+    mesh.use_up_known_destinations();
     let _link = osm_tests::sys::attach_foreign_sockops(pod.app_cgroup().path())
         .expect("a program below ours");
     pod.netns.sysctl("net/core/somaxconn", "4");
@@ -192,13 +193,5 @@ fn foreign_program_in_the_pod_makes_no_note_stay() {
 }
 
 fn notes(mesh: &Mesh) -> usize {
-    let path = mesh.agent.state().path().join("maps/HANDSHAKES");
-    let output = std::process::Command::new("bpftool")
-        .args(["map", "dump", "--json", "pinned"])
-        .arg(path)
-        .output()
-        .expect("bpftool runs");
-    let entries: serde_json::Value =
-        serde_json::from_slice(&output.stdout).expect("bpftool prints JSON");
-    entries.as_array().map_or(0, Vec::len)
+    mesh.agent.state().handshakes().0
 }

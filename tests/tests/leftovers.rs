@@ -6,11 +6,12 @@ use std::process::Command;
 
 use mesh::{Lists, Mesh, expect_outbound};
 use osm_tests::{Dial, Many, Need, missing};
+use rstest::rstest;
 
 const REMOTE: &str = "198.51.100.10:80";
 
-#[test]
-fn hundred_thousand_connections_leave_no_map_entry() {
+#[rstest]
+fn hundred_thousand_connections_leave_no_map_entry(#[values(false, true)] one_by_one: bool) {
     if missing(&[Need::Program("bpftool")]) {
         return;
     }
@@ -23,12 +24,17 @@ fn hundred_thousand_connections_leave_no_map_entry() {
         ours.len() >= 15 + 8 + 9,
         "maps, programs and links: {ours:?}"
     );
+    if one_by_one {
+        mesh.use_up_known_destinations();
+    }
+    let (_, known_before) = mesh.agent.state().handshakes();
     let sidecar = pod.sidecar_with(&["--quiet"]);
     let _remote = mesh.world.outside.server("remote", &[REMOTE]);
     let tally = pod.app().many(Many::to(REMOTE, 100_000).concurrency(4));
     assert_eq!(tally.roles.get("remote"), Some(&100_000), "{tally:?}");
     assert_eq!(tally.wrong_peer, 0);
-    assert_eq!(entries(&mesh, "HANDSHAKES"), 0);
+    let known = known_before + usize::from(!one_by_one);
+    assert_eq!(mesh.agent.state().handshakes(), (0, known));
     assert_eq!(entries(&mesh, "LISTENERS"), 2);
     sidecar.stop();
     assert_eq!(entries(&mesh, "LISTENERS"), 0);
@@ -54,6 +60,8 @@ fn failed_and_aborted_handshakes_leave_no_map_entry() {
     let Some(mesh) = Mesh::attached(&Lists::default()) else {
         return;
     };
+    mesh.use_up_known_destinations();
+    let notes = || mesh.agent.state().handshakes().0;
     let pod = &mesh.world.pod;
     pod.netns.sysctl("net/core/somaxconn", "4");
     let mut sidecar = pod.sidecar();
@@ -66,21 +74,16 @@ fn failed_and_aborted_handshakes_leave_no_map_entry() {
                 .id
         })
         .collect();
-    assert!(
-        entries(&mesh, "HANDSHAKES") > 10,
-        "the sidecar's queue is full"
-    );
+    assert!(notes() > 10, "the sidecar's queue is full");
     for id in sockets {
         app.close(id);
     }
-    eventually("the notes of closed sockets are gone", || {
-        entries(&mesh, "HANDSHAKES") == 0
-    });
+    eventually("the notes of closed sockets are gone", || notes() == 0);
     sidecar.process().signal(nix::sys::signal::Signal::SIGCONT);
     sidecar.stop();
     let refused = app.many(Many::to(REMOTE, 100));
     assert_eq!(refused.failed.get("ECONNREFUSED"), Some(&100));
-    assert_eq!(entries(&mesh, "HANDSHAKES"), 0);
+    assert_eq!(notes(), 0);
 }
 
 #[test]
@@ -115,7 +118,10 @@ fn last_pod_detached_takes_maps_and_programs_with_it() {
     };
     let second = mesh.world.add_pod();
     let _ = mesh.agent.attach(&second).run().succeeded();
+    // Known destinations go with their pod.
+    assert_eq!(pod_dials(&mesh), 1);
     let _ = mesh.detach().succeeded();
+    assert_eq!(mesh.agent.state().handshakes(), (0, 0));
     let pins = mesh.agent.state().pins();
     assert!(
         pins.iter()
@@ -216,6 +222,13 @@ fn objects() -> Vec<String> {
             ids
         })
         .collect()
+}
+
+/// How many destinations of the pod are known after it dialled one.
+fn pod_dials(mesh: &Mesh) -> usize {
+    let refused = mesh.world.pod.app().connect(REMOTE);
+    assert_eq!(refused.error(), "ECONNREFUSED");
+    mesh.agent.state().handshakes().1
 }
 
 /// How many entries a map has.

@@ -8,17 +8,21 @@ use mesh::{Lists, Mesh, expect_direct, expect_outbound};
 use osm_tests::{
     Dial, Family, Fastopen, Listener, Many, Need, canonical, missing, process::Process,
 };
+use rstest::rstest;
 
 const REMOTE: &str = "198.51.100.10:80";
 
-#[test]
-fn every_way_to_connect_is_redirected() {
+#[rstest]
+fn every_way_to_connect_is_redirected(#[values(false, true)] one_by_one: bool) {
     if missing(&[Need::IoUring]) {
         return;
     }
     let Some(mesh) = Mesh::attached(&Lists::default()) else {
         return;
     };
+    if one_by_one {
+        mesh.use_up_known_destinations();
+    }
     let pod = &mesh.world.pod;
     let mut sidecar = pod.sidecar();
     let _remote = mesh.world.outside.server("remote", &[REMOTE]);
@@ -43,14 +47,17 @@ fn every_way_to_connect_is_redirected() {
     }
 }
 
-#[test]
-fn mptcp_socket_is_redirected() {
+#[rstest]
+fn mptcp_socket_is_redirected(#[values(false, true)] one_by_one: bool) {
     if missing(&[Need::Mptcp]) {
         return;
     }
     let Some(mesh) = Mesh::attached(&Lists::default()) else {
         return;
     };
+    if one_by_one {
+        mesh.use_up_known_destinations();
+    }
     let pod = &mesh.world.pod;
     let mut sidecar = pod.sidecar();
     let _remote = mesh.world.outside.server("remote", &[REMOTE]);
@@ -62,11 +69,16 @@ fn mptcp_socket_is_redirected() {
 }
 
 /// Data in the SYN: the sidecar's socket is there before the app's is established.
-#[test]
-fn fast_open_that_the_sidecar_accepts_keeps_its_destination() {
+#[rstest]
+fn fast_open_that_the_sidecar_accepts_keeps_its_destination(
+    #[values(false, true)] one_by_one: bool,
+) {
     let Some(mesh) = Mesh::attached(&Lists::default()) else {
         return;
     };
+    if one_by_one {
+        mesh.use_up_known_destinations();
+    }
     let pod = &mesh.world.pod;
     // Client, server, and no cookies asked for on either side, on every listener.
     pod.netns.sysctl("net/ipv4/tcp_fastopen", "1543");
@@ -104,11 +116,14 @@ fn counter(netstat: &str, name: &str) -> u64 {
         .expect("its value")
 }
 
-#[test]
-fn one_source_port_leads_to_two_destinations_at_once() {
+#[rstest]
+fn one_source_port_leads_to_two_destinations_at_once(#[values(false, true)] one_by_one: bool) {
     let Some(mesh) = Mesh::attached(&Lists::default()) else {
         return;
     };
+    if one_by_one {
+        mesh.use_up_known_destinations();
+    }
     let pod = &mesh.world.pod;
     let mut sidecar = pod.sidecar();
     let to = [REMOTE, "198.51.100.11:80", "198.51.100.10:81"];
@@ -134,11 +149,14 @@ fn one_source_port_leads_to_two_destinations_at_once() {
     }
 }
 
-#[test]
-fn every_destination_has_all_source_ports_to_itself() {
+#[rstest]
+fn every_destination_has_all_source_ports_to_itself(#[values(false, true)] one_by_one: bool) {
     let Some(mesh) = Mesh::attached(&Lists::default()) else {
         return;
     };
+    if one_by_one {
+        mesh.use_up_known_destinations();
+    }
     let pod = &mesh.world.pod;
     pod.netns
         .sysctl("net/ipv4/ip_local_port_range", "40000 40099");
@@ -198,6 +216,29 @@ fn socket_that_failed_connects_again_and_forgets_the_first_destination() {
     expect_outbound(&mut sidecar, &again, REMOTE, pod.ip4());
 }
 
+/// A destination that is handed over is remembered on the socket; one that is known by its
+/// address is not, and what was remembered must not be told in its place.
+#[test]
+fn socket_that_failed_goes_from_one_kind_of_destination_to_the_other() {
+    const OTHER: &str = "198.51.100.11:80";
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
+    let pod = &mesh.world.pod;
+    let _remote = mesh.world.outside.server("remote", &[REMOTE, OTHER]);
+    let mut app = pod.app();
+    let known = app.connect(REMOTE);
+    assert_eq!(known.error(), "ECONNREFUSED");
+    mesh.use_up_known_destinations();
+    let noted = app.connect(OTHER);
+    assert_eq!(noted.error(), "ECONNREFUSED");
+    let mut sidecar = pod.sidecar();
+    for (socket, to) in [(known, OTHER), (noted, REMOTE)] {
+        let connection = app.reconnect(socket.id, to);
+        expect_outbound(&mut sidecar, &connection, to, pod.ip4());
+    }
+}
+
 #[test]
 fn socket_of_another_process_goes_by_the_caller() {
     let Some(mesh) = Mesh::attached(&Lists::default()) else {
@@ -238,12 +279,15 @@ fn both_directions_at_length_and_half_closed_bring_every_byte() {
     }
 }
 
-#[test]
-fn original_destination_is_told_to_both_ends() {
+#[rstest]
+fn original_destination_is_told_to_both_ends(#[values(false, true)] one_by_one: bool) {
     const SO_ORIGINAL_DST: i32 = 80;
     let Some(mesh) = Mesh::attached(&Lists::default()) else {
         return;
     };
+    if one_by_one {
+        mesh.use_up_known_destinations();
+    }
     let pod = &mesh.world.pod;
     let _sidecar = pod.sidecar();
     let _remote = mesh.world.outside.server("remote", &[REMOTE]);
@@ -341,11 +385,16 @@ fn iptables_save_of_a_large_table_works_inside_the_pod() {
     assert_eq!(saved, 2000);
 }
 
-#[test]
-fn forty_connections_at_once_keep_their_destinations_apart() {
+#[rstest]
+fn forty_connections_at_once_keep_their_destinations_apart(
+    #[values(false, true)] one_by_one: bool,
+) {
     let Some(mesh) = Mesh::attached(&Lists::default()) else {
         return;
     };
+    if one_by_one {
+        mesh.use_up_known_destinations();
+    }
     let pod = &mesh.world.pod;
     let mut sidecar = pod.sidecar();
     let to: Vec<_> = (1..=40)

@@ -1,5 +1,6 @@
 //! Every developer command of this workspace. `cargo xtask help` lists them.
 
+mod bench;
 mod build;
 mod cargo;
 mod check;
@@ -43,6 +44,8 @@ enum Verb {
     Test(test::Args),
     /// Hold both datapaths and the decision function against each other; needs root.
     Conformance(conformance::Args),
+    /// Measure what interception costs, against iptables and against none; needs root.
+    Bench(bench::Args),
     /// Run the agent against a real Kubernetes API server, built the first time; needs root.
     E2eKubernetes(kubernetes::Args),
     /// Show interception at work, between namespaces made for it; needs root.
@@ -67,6 +70,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Check => check::run(&workspace),
         Verb::Test(args) => test::run(&workspace, args),
         Verb::Conformance(args) => conformance::run(&workspace, args),
+        Verb::Bench(args) => bench::run(&workspace, args),
         Verb::E2eKubernetes(args) => kubernetes::run(&workspace, args),
         Verb::Demo(args) => demo::run(&workspace, args),
     }

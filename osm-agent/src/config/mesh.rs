@@ -26,6 +26,9 @@ pub struct MeshConfig {
     pub interception_mode: InterceptionMode,
     /// `spec.sidecar.localProxyMode`.
     pub local_proxy_mode: LocalProxyMode,
+    /// `spec.sidecar.shortcut`: bytes between app and sidecar go from socket to socket, not by TCP.
+    /// eBPF only.
+    pub shortcut: bool,
 }
 
 /// By which means traffic is intercepted.
@@ -144,6 +147,7 @@ impl MeshConfig {
                 LocalProxyMode::from_name,
                 "Localhost or PodIP",
             )?,
+            shortcut: switch(&sidecar.field("shortcut")?)?,
         })
     }
 }
@@ -229,6 +233,14 @@ fn interfaces(traffic: &Cursor<'_>, name: &str) -> Result<BTreeSet<String>, Erro
         Node::Text(name) => item::interface(name),
         _ => Err(item::interface_expected()),
     })
+}
+
+fn switch(field: &Cursor<'_>) -> Result<bool, Error> {
+    match field.node() {
+        None | Some(Node::Null) => Ok(false),
+        Some(Node::Bool(value)) => Ok(*value),
+        Some(_) => Err(field.unexpected("true or false")),
+    }
 }
 
 fn mode<T: Default>(

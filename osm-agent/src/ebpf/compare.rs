@@ -277,7 +277,7 @@ impl Ebpf {
             examined.is_otherwise = true;
             return Ok(());
         };
-        examined.is_otherwise |= self.maps.policy(slot)? != policy.word(id);
+        examined.is_otherwise |= self.maps.policy(slot)? != self.word(policy, id)?;
         if id != 0 {
             examined.faults.extend(self.policy_faults(id, policy)?);
             examined.is_otherwise |= !self.are_interfaces_known(pod, policy, id)?;

@@ -10,7 +10,7 @@ use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, So
 use osm_ebpf_common::maps::{
     Counters, HandshakeKey, InterfaceKey, ListenerKey, LocalKey, Meta, OriginalDestination,
     PodEntry, PodRecord, PolicyRecord, PolicyWord, PortPage, PortPageKey, RangeEntry, RangeKey,
-    RouteEntry, RouteKey, State,
+    RouteEntry, RouteKey, ShortcutKey, ShortcutPair, ShortcutSocket, SocketLayout, State,
 };
 
 use super::state::StateDir;
@@ -62,7 +62,7 @@ pub const SHARED: [Definition; 7] = [
 
 /// The maps that versions of one layout share, and that those of another one have for themselves.
 /// [`osm_ebpf_common::LAYOUT_VERSION`] is about them.
-pub const OWN: [Definition; 9] = [
+pub const OWN: [Definition; 13] = [
     Definition::of::<u64, PodEntry>("PODS"),
     Definition::of::<u32, PolicyWord>("POLICY_IN_FORCE"),
     Definition::of::<LocalKey, u32>("LOCALS"),
@@ -70,6 +70,10 @@ pub const OWN: [Definition; 9] = [
     Definition::of::<PortPageKey, PortPage>("PORT_PAGES"),
     Definition::of::<InterfaceKey, u32>("INTERFACES"),
     Definition::of::<[u8; 4 + size_of::<RouteKey>()], RouteEntry>("ROUTES"),
+    Definition::of::<ShortcutKey, u32>("SHORTCUTS"),
+    Definition::of::<u32, ShortcutSocket>("SHORTCUT_SOCKETS"),
+    Definition::of::<HandshakeKey, ShortcutPair>("SHORTCUT_PAIRS"),
+    Definition::of::<u32, SocketLayout>("SOCKET_LAYOUT"),
     Definition::of::<u32, PolicyRecord>("POLICIES"),
     Definition::of::<u32, Meta>("META"),
 ];
@@ -88,6 +92,7 @@ pub struct Maps {
     pub listeners: SockHash<MapData, ListenerKey>,
     pub counters: PerCpuArray<MapData, Counters>,
     pub pod_records: HashMap<MapData, u64, PodRecord>,
+    pub socket_layout: Array<MapData, SocketLayout>,
     pub policies: HashMap<MapData, u32, PolicyRecord>,
     pub meta: Array<MapData, Meta>,
     pub state: Array<MapData, State>,
@@ -132,6 +137,7 @@ impl Maps {
             listeners: typed(&held, "LISTENERS")?,
             counters: typed(&held, "COUNTERS")?,
             pod_records: typed(&held, "POD_RECORDS")?,
+            socket_layout: typed(&held, "SOCKET_LAYOUT")?,
             policies: typed(&held, "POLICIES")?,
             meta: typed(&held, "META")?,
             state: typed(&held, "STATE")?,

@@ -17,6 +17,7 @@ mod place;
 mod pods;
 mod policies;
 mod salvage;
+pub(crate) mod shortcut;
 mod state;
 mod version;
 

@@ -26,8 +26,9 @@ impl Ebpf {
     /// The word that puts a policy in force. It is written first where it is not there yet, and
     /// written again where something of it was removed.
     pub(super) fn ensure_policy(&mut self, policy: &Policy) -> Result<PolicyWord> {
+        self.prepare_shortcut(policy)?;
         if policy.is_empty() {
-            return Ok(policy.word(0));
+            return self.word(policy, 0);
         }
         let digest = policy.digest();
         if let Some(id) = self.policy_id(&digest)? {
@@ -35,7 +36,7 @@ impl Ebpf {
                 self.write_lists(id, policy)?;
                 self.remove_unwanted(id, policy)?;
             }
-            return Ok(policy.word(id));
+            return self.word(policy, id);
         }
         let id = self.stage(policy)?;
         let record = PolicyRecord { digest };
@@ -44,7 +45,7 @@ impl Ebpf {
             .insert(id, record, 0)
             .tried(|| "write the map POLICIES")?;
         self.set_staged(0)?;
-        Ok(policy.word(id))
+        self.word(policy, id)
     }
 
     /// The id of the policy with that digest.

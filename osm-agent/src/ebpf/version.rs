@@ -21,6 +21,7 @@ use super::{
         TEMPLATE, find_again, is_of_this_layout, pin, pinned_programs, program_names, programs_in,
         read_first, share,
     },
+    shortcut,
     state::{self, StateDir},
 };
 use crate::{
@@ -282,6 +283,13 @@ fn load(shared: &Path, own: &Path) -> Result<()> {
         let path = own.join(hook.program);
         load_and_pin(&mut object, hook.program, &path)
             .tried(|| format!("load the BPF program {}", hook.program))?;
+    }
+    // Where the kernel does not take it, connections go by TCP.
+    if let Err(why) = shortcut::load(&mut object, &own.join(shortcut::NAME)) {
+        eprintln!(
+            "DEBUG the kernel refuses the program {}: {why}",
+            shortcut::NAME
+        );
     }
     Ok(())
 }

@@ -71,7 +71,8 @@ impl Policy {
     #[must_use]
     pub fn of_pod(mesh: &MeshConfig, pod: &Lists, dual_stack: bool) -> Self {
         let policy = Self::compile(&mesh.lists.union(pod), dual_stack)
-            .with_excluded_interfaces(mesh.excluded_interfaces.clone());
+            .with_excluded_interfaces(mesh.excluded_interfaces.clone())
+            .with_shortcut(mesh.shortcut);
         match mesh.local_proxy_mode {
             LocalProxyMode::Localhost => policy,
             LocalProxyMode::PodIp => policy.with_pod_ip(),
@@ -130,6 +131,16 @@ impl Policy {
             self.flags |= PolicyWord::INTERFACES;
         }
         self.excluded_interfaces = names;
+        self
+    }
+
+    /// The same, with bytes between app and sidecar handed over from socket to socket, or not.
+    #[must_use]
+    pub fn with_shortcut(mut self, is_wanted: bool) -> Self {
+        self.flags &= !PolicyWord::SHORTCUT;
+        if is_wanted {
+            self.flags |= PolicyWord::SHORTCUT;
+        }
         self
     }
 

@@ -84,6 +84,29 @@ fn load(name: &CStr, license: &CStr, code: &[bpf_insn], log: &mut [u8]) -> io::R
     }
 }
 
+/// Has a program of the type sk_msg run for what the sockets in a map send, those that are put there
+/// from now on. It runs for them as long as they live. Linux 4.17; `sock_map_get_from_fd` in `net/core/sock_map.c`.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn attach_to_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<()> {
+    #[repr(C)]
+    struct Attributes {
+        target: RawFd,
+        program: RawFd,
+        attach_type: u32,
+        flags: u32,
+    }
+    let mut attributes = Attributes {
+        target: map.as_raw_fd(),
+        program: program.as_raw_fd(),
+        attach_type: bpf_attach_type::BPF_SK_MSG_VERDICT as u32,
+        flags: 0,
+    };
+    // SAFETY: the attributes are those of the command, and the descriptors are open.
+    unsafe { call(bpf_cmd::BPF_PROG_ATTACH, &mut attributes) }.map(drop)
+}
+
 /// Makes an array of one value that nobody can change, which the verifier reads as a constant.
 /// Linux 5.2.
 ///

@@ -4,6 +4,7 @@
 mod agent;
 mod pod;
 mod policy;
+mod shortcut;
 mod socket;
 
 use crate::reason::COUNTERS;
@@ -12,6 +13,9 @@ pub use agent::{Meta, PodRecord, PolicyRecord, State};
 pub use pod::{LocalKey, PodEntry};
 pub use policy::{
     InterfaceKey, PolicyWord, PortPage, PortPageKey, RangeEntry, RangeKey, RouteEntry, RouteKey,
+};
+pub use shortcut::{
+    MAX_MESSAGES, MAX_UNREAD, ShortcutEnd, ShortcutKey, ShortcutPair, ShortcutSocket, SocketLayout,
 };
 pub use socket::{End, Family, HandshakeKey, ListenerKey, OriginalDestination};
 
@@ -24,6 +28,10 @@ pub const LISTENER_SLOTS: u32 = 64;
 /// How many handshakes of one pod may be on their way at once. Beyond that, connections are
 /// refused: a pod whose sidecar hangs must not take the room of all others.
 pub const MAX_HANDSHAKES_PER_POD: u64 = 4096;
+
+/// How many destinations of one pod are known by their loopback address alone. They are counted
+/// as handshakes are, and stay until the pod is let go of: pods must leave each other room.
+pub const MAX_DESTINATIONS_PER_POD: u64 = 512;
 
 /// The counters of one pod, one for each [`crate::reason::Reason`], on one CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -30,6 +30,8 @@ impl PolicyWord {
     pub const INTERFACES: u32 = 1 << 6;
     /// There are IPv6 inclusion ranges: IPv6 that they do not hold is not intercepted.
     pub const INCLUSION_V6: u32 = 1 << 7;
+    /// Bytes between app and sidecar are handed over from socket to socket.
+    pub const SHORTCUT: u32 = 1 << 8;
 
     /// A policy word from an id and flags.
     #[must_use]

@@ -27,6 +27,8 @@ pub enum End {
 impl OriginalDestination {
     const NOTED: u8 = 1;
     const REPORTS_FOR_US: u8 = 1 << 1;
+    const SHORTCUT: u8 = 1 << 2;
+    const TO_APP: u8 = 1 << 3;
 
     /// For the socket that dialled, in the pod with that slot.
     #[inline(always)]
@@ -46,7 +48,7 @@ impl OriginalDestination {
     #[must_use]
     pub const fn at_sidecar(mut self) -> Self {
         self.end = End::Sidecar as u8;
-        self.flags = 0;
+        self.flags &= Self::SHORTCUT;
         self
     }
 
@@ -55,11 +57,41 @@ impl OriginalDestination {
     #[inline(always)]
     #[must_use]
     pub const fn noted(mut self, for_us: bool) -> Self {
-        self.flags = Self::NOTED;
+        self.flags |= Self::NOTED;
         if for_us {
             self.flags |= Self::REPORTS_FOR_US;
         }
         self
+    }
+
+    /// The same; the connection is to take the loopback shortcut.
+    #[inline(always)]
+    #[must_use]
+    pub const fn by_shortcut(mut self) -> Self {
+        self.flags |= Self::SHORTCUT;
+        self
+    }
+
+    /// The same; the sidecar is the one that dials, and the app accepts.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_app(mut self) -> Self {
+        self.flags |= Self::TO_APP;
+        self
+    }
+
+    /// Whether the connection is to take the loopback shortcut.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_by_shortcut(&self) -> bool {
+        self.flags & Self::SHORTCUT != 0
+    }
+
+    /// Whether the app is the one that accepts: it is not to be told of what was dialled.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_to_app(&self) -> bool {
+        self.flags & Self::TO_APP != 0
     }
 
     /// Whether a note of it may still be among the handshakes.
@@ -97,6 +129,13 @@ impl OriginalDestination {
         self.port
     }
 
+    /// Whether the same address and port were dialled.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        self.address == other.address && self.port == other.port
+    }
+
     /// Whether the socket that remembers this is the one that dialled.
     #[inline(always)]
     #[must_use]
@@ -105,7 +144,7 @@ impl OriginalDestination {
     }
 }
 
-/// The key of a handshake between app and sidecar.
+/// The key of a handshake between app and sidecar, or of a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct HandshakeKey {
@@ -135,6 +174,14 @@ impl HandshakeKey {
             listener_port,
             listener: listener.last_word(),
         }
+    }
+
+    /// The key of a destination that is known by its loopback address: no connection has it, as
+    /// none comes from port 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_destination(netns_cookie: u64, listener: Address, listener_port: u16) -> Self {
+        Self::new(netns_cookie, listener, 0, listener, listener_port)
     }
 
     /// The pod.

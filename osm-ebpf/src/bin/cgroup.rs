@@ -7,14 +7,14 @@
 )]
 
 use aya_ebpf::{
-    macros::{cgroup_sock_addr, cgroup_sockopt, sock_ops},
-    programs::{SockAddrContext, SockOpsContext, SockoptContext},
+    macros::{cgroup_sock_addr, cgroup_sockopt, sk_msg, sock_ops},
+    programs::{SkMsgContext, SockAddrContext, SockOpsContext, SockoptContext},
 };
 use osm_ebpf::{
     connect::{self, Outcome},
     handshake,
-    kernel::{Operation, SocketAddress, SocketOption},
-    listeners, names, option,
+    kernel::{Message, Operation, SocketAddress, SocketOption},
+    listeners, names, option, shortcut,
 };
 use osm_ebpf_common::maps::Family;
 
@@ -67,6 +67,7 @@ fn getsockname6(ctx: SockAddrContext) -> i32 {
 #[sock_ops]
 fn socket_events(ctx: SockOpsContext) -> u32 {
     const TCP_CONNECT: u32 = 3;
+    const ACTIVE_ESTABLISHED: u32 = 4;
     const PASSIVE_ESTABLISHED: u32 = 5;
     const STATE_CHANGED: u32 = 10;
     const LISTEN: u32 = 11;
@@ -74,6 +75,7 @@ fn socket_events(ctx: SockOpsContext) -> u32 {
     let operation = Operation::new(&ctx);
     match operation.code() {
         TCP_CONNECT => handshake::connecting(operation),
+        ACTIVE_ESTABLISHED => handshake::connected(operation),
         PASSIVE_ESTABLISHED => handshake::established(operation),
         STATE_CHANGED => handshake::state_changed(operation),
         LISTEN => listeners::listening(operation),
@@ -88,4 +90,12 @@ fn getsockopt(ctx: SockoptContext) -> i32 {
         option::Outcome::Proceed => ALLOW,
         option::Outcome::Refuse => DENY,
     }
+}
+
+/// Attached to the map of the sockets that take the loopback shortcut, not to a cgroup.
+#[sk_msg]
+fn loopback(ctx: SkMsgContext) -> u32 {
+    const SK_PASS: u32 = 1;
+    shortcut::send(Message::new(&ctx));
+    SK_PASS
 }

@@ -8,6 +8,7 @@
 
 mod access;
 mod lookup;
+mod message;
 mod operation;
 mod socket;
 mod socket_address;
@@ -18,6 +19,7 @@ use core::{arch::asm, ffi::c_void, ptr};
 use aya_ebpf::helpers::{bpf_get_current_uid_gid, bpf_get_prandom_u32};
 
 pub use lookup::Lookup;
+pub use message::{Message, peek, peek_wide};
 pub use operation::Operation;
 pub use socket::{Listener, Memory, OutOfMemory, Socket};
 pub use socket_address::SocketAddress;
@@ -56,6 +58,23 @@ pub fn atomic_add(number: *mut u64, change: u64) {
             options(nostack, preserves_flags),
         );
     }
+}
+
+/// Puts a number in the place of another one in a map, and returns that, all at once. Linux 5.12.
+#[inline(always)]
+#[must_use]
+pub fn exchange(number: *mut u64, new: u64) -> u64 {
+    let mut value = new;
+    // SAFETY: as in `atomic_add`.
+    unsafe {
+        asm!(
+            "{value} = xchg_64({number} + 0, {value})",
+            number = in(reg) number,
+            value = inout(reg) value,
+            options(nostack, preserves_flags),
+        );
+    }
+    value
 }
 
 /// What helpers take for a map: the address of its definition, which the loader replaces.

@@ -1,15 +1,23 @@
 //! The context of sockops programs.
 
-use core::{arch::asm, ffi::c_void, mem::offset_of, ptr::NonNull};
+use core::{
+    arch::asm,
+    ffi::c_void,
+    mem::offset_of,
+    ptr::{self, NonNull},
+};
 
 use aya_ebpf::{
     bindings::bpf_sock_ops,
-    helpers::{bpf_get_netns_cookie, bpf_sock_hash_update, bpf_sock_ops_cb_flags_set},
+    helpers::{
+        bpf_get_netns_cookie, bpf_map_delete_elem, bpf_setsockopt, bpf_sock_hash_update,
+        bpf_sock_ops_cb_flags_set,
+    },
     programs::SockOpsContext,
 };
 use osm_ebpf_common::{
     address::Address,
-    maps::{Family, ListenerKey},
+    maps::{Family, ListenerKey, ShortcutKey},
 };
 
 use super::{
@@ -18,7 +26,7 @@ use super::{
     map_pointer,
     socket::Socket,
 };
-use crate::maps::LISTENERS;
+use crate::maps::{LISTENERS, SHORTCUTS};
 
 /// The context of sockops programs.
 #[derive(Clone, Copy)]
@@ -98,6 +106,66 @@ impl Operation {
     #[must_use]
     pub fn remote_port(self) -> u16 {
         u32::from_be(load!(self.0, bpf_sock_ops.remote_port)) as u16
+    }
+
+    /// The sequence number of the next byte that the socket sends.
+    #[inline(always)]
+    #[must_use]
+    pub fn next_sequence_number(self) -> u32 {
+        load!(self.0, bpf_sock_ops.snd_nxt)
+    }
+
+    /// How many segments with data the socket has sent.
+    #[inline(always)]
+    #[must_use]
+    pub fn data_segments_sent(self) -> u32 {
+        load!(self.0, bpf_sock_ops.data_segs_out)
+    }
+
+    /// Keeps the socket in [`SHORTCUTS`]; false where the key is taken or the kernel does not want it
+    /// there, as with a socket that has an upper protocol.
+    #[inline(always)]
+    #[must_use]
+    pub fn keep_for_shortcut(self, mut key: ShortcutKey) -> bool {
+        const BPF_NOEXIST: u64 = 1;
+        // SAFETY: the context is the one the program was called with, the map a sock hash with keys of
+        // this type.
+        let error = unsafe {
+            bpf_sock_hash_update(
+                self.0,
+                map_pointer(&SHORTCUTS),
+                (&raw mut key).cast(),
+                BPF_NOEXIST,
+            )
+        };
+        error == 0
+    }
+
+    /// Limits the time between two repetitions, also of the question for room, to a second. Linux 6.15;
+    /// earlier ones ask less and less often, every two minutes in the end.
+    #[inline(always)]
+    pub fn ask_for_room_each_second(self) {
+        const IPPROTO_TCP: i32 = 6;
+        const TCP_RTO_MAX_MS: i32 = 44;
+        let mut milliseconds: i32 = 1000;
+        // SAFETY: the context is the one the program was called with, the value is as long as is said.
+        unsafe {
+            bpf_setsockopt(
+                self.0.cast(),
+                IPPROTO_TCP,
+                TCP_RTO_MAX_MS,
+                (&raw mut milliseconds).cast(),
+                4,
+            )
+        };
+    }
+
+    /// Has the socket that is kept under a key go on as if it never had been. What was handed over to it and
+    /// not read yet is lost.
+    #[inline(always)]
+    pub fn drop_from_shortcut(self, key: &ShortcutKey) {
+        // SAFETY: the map is a sock hash with keys of this type.
+        unsafe { bpf_map_delete_elem(map_pointer(&SHORTCUTS), ptr::from_ref(key).cast()) };
     }
 
     /// Which events the socket reports to programs.

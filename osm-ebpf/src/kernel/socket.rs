@@ -45,6 +45,18 @@ impl Socket {
         (address, load!(pointer, bpf_sock.src_port) as u16)
     }
 
+    /// The other end's address and port.
+    #[inline(always)]
+    #[must_use]
+    pub fn peer(self) -> (Address, u16) {
+        let pointer = self.0.as_ptr();
+        let is_v4 = load!(pointer, bpf_sock.family) == AF_INET;
+        let address = load_address!(is_v4, pointer, bpf_sock.{dst_ip4, dst_ip6});
+        // A 16-bit field that may be read as if it had 32.
+        let port = u16::from_be(load!(pointer, bpf_sock.dst_port) as u16);
+        (address, port)
+    }
+
     /// Whether it speaks TCP, of which MPTCP is a kind.
     #[inline(always)]
     #[must_use]
@@ -110,7 +122,11 @@ impl Socket {
     /// Forgets what was remembered.
     #[inline(always)]
     pub fn forget(self) {
-        // SAFETY: as in `remembered`. It fails only where there is nothing to forget.
+        // Most often there is nothing, and to ask is cheaper than to delete.
+        if self.memory().is_none() {
+            return;
+        }
+        // SAFETY: as in `memory`. It fails only where there is nothing to forget.
         unsafe { bpf_sk_storage_delete(map_pointer(&REMEMBERED), self.0.as_ptr().cast()) };
     }
 }
@@ -151,7 +167,7 @@ impl Memory {
 /// The kernel had no memory for it.
 pub struct OutOfMemory;
 
-/// A socket from [`LISTENERS`], which must be given back.
+/// A listening socket, which must be given back.
 pub struct Listener(pub(super) Socket);
 
 impl Listener {
@@ -164,6 +180,13 @@ impl Listener {
         let found =
             unsafe { bpf_map_lookup_elem(map_pointer(&LISTENERS), ptr::from_ref(key).cast()) };
         Some(Self(Socket(NonNull::new(found.cast())?)))
+    }
+
+    /// The socket, as long as it is not given back.
+    #[inline(always)]
+    #[must_use]
+    pub const fn socket(&self) -> Socket {
+        self.0
     }
 
     /// Gives it back. Not a `Drop`: the verifier wants to see it on every path, and so

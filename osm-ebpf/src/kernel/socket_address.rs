@@ -3,8 +3,11 @@
 use core::{arch::asm, ffi::c_void, mem::offset_of, ptr::NonNull};
 
 use aya_ebpf::{
-    bindings::{bpf_sock_addr, sockaddr},
-    helpers::{bpf_bind, bpf_get_netns_cookie},
+    bindings::{
+        bpf_sock_addr, bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
+        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2, sockaddr,
+    },
+    helpers::{bpf_bind, bpf_get_netns_cookie, bpf_sk_lookup_tcp},
     programs::SockAddrContext,
 };
 use osm_ebpf_common::{address::Address, maps::Family};
@@ -12,7 +15,7 @@ use osm_ebpf_common::{address::Address, maps::Family};
 use super::{
     AF_INET, IPPROTO_MPTCP, IPPROTO_TCP,
     access::{load, load_address, load_pointer, store},
-    socket::Socket,
+    socket::{Listener, Socket},
 };
 
 const AF_INET6: u32 = 10;
@@ -39,6 +42,13 @@ impl SocketAddress {
             && (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP)
     }
 
+    /// Whether the socket speaks MPTCP.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_mptcp(self) -> bool {
+        load!(self.0, bpf_sock_addr.protocol) == IPPROTO_MPTCP
+    }
+
     /// The cookie of the socket's network namespace.
     #[inline(always)]
     #[must_use]
@@ -52,6 +62,42 @@ impl SocketAddress {
     #[must_use]
     pub fn socket(self) -> Option<Socket> {
         NonNull::new(load_pointer!(self.0, bpf_sock_addr.__bindgen_anon_1.sk)).map(Socket)
+    }
+
+    /// Who listens on an address and port (host byte order) of the socket's network namespace.
+    #[inline(always)]
+    #[must_use]
+    pub fn find_listener(self, address: Address, port: u16) -> Option<Listener> {
+        const CURRENT_NETNS: u64 = u64::MAX;
+        let [a, b, c, d] = address.words();
+        let (mut tuple, size) = if address.is_v4() {
+            let v4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
+                saddr: Address::LOCALHOST_V4.last_word(),
+                daddr: d,
+                sport: 0,
+                dport: port.to_be(),
+            };
+            (bpf_sock_tuple__bindgen_ty_1 { ipv4: v4 }, size_of_val(&v4))
+        } else {
+            let v6 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
+                saddr: Address::LOCALHOST_V6.words(),
+                daddr: [a, b, c, d],
+                sport: 0,
+                dport: port.to_be(),
+            };
+            (bpf_sock_tuple__bindgen_ty_1 { ipv6: v6 }, size_of_val(&v6))
+        };
+        // SAFETY: the context is the one the program was called with, the tuple is as long as is said.
+        let found = unsafe {
+            bpf_sk_lookup_tcp(
+                self.0.cast(),
+                (&raw mut tuple).cast(),
+                size as u32,
+                CURRENT_NETNS,
+                0,
+            )
+        };
+        Some(Listener(Socket(NonNull::new(found)?)))
     }
 
     /// The address in the context.

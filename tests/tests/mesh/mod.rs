@@ -8,6 +8,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use osm_ebpf_common::maps::MAX_DESTINATIONS_PER_POD;
 use osm_tests::{
     Actor, Agent, Client, Connection, Dial, Listener, Need, Outcome, World, agent::Attach,
     canonical, missing,
@@ -114,6 +115,22 @@ impl Mesh {
 
     /// `osm-agent detach` for the pod.
     #[track_caller]
+    /// Has the pod dial as many destinations as may be known by their address alone, before its
+    /// sidecar listens: those that are dialled later are handed over one by one.
+    pub fn use_up_known_destinations(&self) {
+        let mut app = self.world.pod.app();
+        for n in 0..MAX_DESTINATIONS_PER_POD {
+            let to = format!("203.0.113.250:{}", 1000 + n);
+            let refused = app.connect(Dial::to(&to).no_greeting());
+            assert_eq!(refused.error(), "ECONNREFUSED", "{to}");
+            app.close(refused.id);
+        }
+        let (notes, known) = self.agent.state().handshakes();
+        assert_eq!(notes, 0);
+        // Two of them may have the same address: one is handed over then.
+        assert!(known + 3 > usize::try_from(MAX_DESTINATIONS_PER_POD).expect("a small number"));
+    }
+
     pub fn detach(&self) -> Outcome {
         if self.backend == Backend::Ebpf {
             return self.agent.detach(&self.world.pod);

@@ -8,7 +8,6 @@
 mod accept;
 mod client;
 mod connect;
-mod enter;
 mod listen;
 mod load;
 mod pattern;
@@ -20,6 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use osm_tests::answer::Answer;
+use osm_tests::enter::Place;
 use osm_tests::event::Event;
 use serde::Serialize;
 
@@ -27,7 +27,7 @@ use serde::Serialize;
 #[command(about = "A process in a scene")]
 struct Args {
     #[command(flatten)]
-    place: enter::Place,
+    place: Place,
     #[command(subcommand)]
     part: Part,
 }

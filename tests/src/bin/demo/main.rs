@@ -6,11 +6,8 @@
 
 #![forbid(unsafe_code)]
 
-#[path = "../actor/enter.rs"]
-mod enter;
 mod envoy;
 mod expectation;
-mod interrupt;
 mod mode;
 mod nat;
 mod objects;
@@ -30,8 +27,8 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Error, Result, bail, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
 use osm_tests::cgroup;
+use osm_tests::interrupt::{Interrupt, Interrupted};
 
-use crate::interrupt::{Interrupt, Interrupted};
 use crate::mode::Mode;
 use crate::sidecar::Kind;
 

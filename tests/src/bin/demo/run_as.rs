@@ -12,7 +12,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use nix::unistd::{Uid, fchown};
 
-use crate::enter::Place;
+use osm_tests::enter::Place;
 
 /// Where to go, and what to become there.
 #[derive(clap::Args)]

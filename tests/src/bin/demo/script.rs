@@ -5,11 +5,11 @@ use osm_tests::Listener::{Inbound, Outbound};
 
 use crate::expectation::Expected::{Direct, Refused, Sidecar};
 use crate::expectation::{Expected, Kept, Observed};
-use crate::interrupt::Interrupt;
 use crate::mode::{Lists, Mode};
 use crate::scene::{APP, CLIENT, DB, MAIL, METRICS, Scenario, Scene, WEB, Who};
 use crate::sidecar::Kind;
 use crate::table::Table;
+use osm_tests::interrupt::Interrupt;
 
 const NO_LISTS: Lists = Lists {
     traffic: &[],

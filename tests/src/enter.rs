@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid, getppid, setgid, setgroups, setuid};
 
 /// Where, and as whom, the process does its part.
-#[derive(clap::Args)]
+#[derive(Debug, clap::Args)]
 pub struct Place {
     /// Network namespace to enter
     #[arg(long, value_name = "PATH")]
@@ -25,7 +25,11 @@ pub struct Place {
 }
 
 impl Place {
-    /// Goes there. Has to run before any other thread does.
+    /// Goes there. Has to run before any other thread does. The kernel kills the process when its
+    /// parent ends.
+    ///
+    /// # Errors
+    /// Where a step of that fails.
     pub fn enter(&self) -> Result<()> {
         let parent = getppid();
         raise_file_limit()?;

@@ -1,4 +1,4 @@
-//! ^C, so that everything is cleaned up before the demo ends.
+//! ^C, so that everything is cleaned up before the program ends.
 
 use std::error::Error;
 use std::fmt;
@@ -13,7 +13,7 @@ const NONE: i32 = 0;
 /// What shells add to a signal's number to make an exit status of it.
 const SIGNAL_BASE: u8 = 128;
 
-/// Knows whether the demo was told to end.
+/// Knows whether the program was told to end.
 #[derive(Debug)]
 pub struct Interrupt {
     caught: Arc<AtomicI32>,
@@ -40,7 +40,7 @@ impl Interrupt {
         Ok(Self { caught })
     }
 
-    /// Fails once the demo was told to end. To be asked between any two steps.
+    /// Fails once the program was told to end. To be asked between any two steps.
     ///
     /// # Errors
     /// The signal.
@@ -52,12 +52,13 @@ impl Interrupt {
     }
 }
 
-/// A signal told the demo to end.
+/// A signal told the program to end.
 #[derive(Clone, Copy, Debug)]
 pub struct Interrupted(Signal);
 
 impl Interrupted {
     /// The exit status that says so.
+    #[must_use]
     pub fn exit_code(self) -> u8 {
         u8::try_from(self.0 as i32).map_or(u8::MAX, |number| SIGNAL_BASE + number)
     }

@@ -1,0 +1,286 @@
+//! The loopback shortcut: what app and sidecar send each other goes from socket to socket, not by way of
+//! TCP.
+//!
+//! A reader takes what was handed over first, and then what came by TCP. So a direction may go from
+//! the shortcut to TCP at any time, and never back: what went by TCP would be overtaken. It goes by TCP
+//! where the reader is too far behind, which only TCP can make the writer feel, and where a socket was told
+//! to do what only TCP can do.
+//!
+//! Both ends join, or none: for a socket in the map the kernel answers some questions otherwise, so that
+//! it has to be worth it. One that may block does not join: while it waits, the kernel wakes it for
+//! reasons that TCP would keep to itself.
+
+use osm_ebpf_common::{
+    address::Address,
+    maps::{
+        HandshakeKey, MAX_MESSAGES, MAX_UNREAD, OriginalDestination, ShortcutEnd, ShortcutKey,
+        ShortcutPair, ShortcutSocket, SocketLayout,
+    },
+};
+
+use crate::{
+    kernel::{self, Message, Operation, Socket, SocketAddress, peek, peek_wide},
+    maps::{SHORTCUT_PAIRS, SOCKET_LAYOUT},
+};
+
+/// What is remembered of a connection that the pod makes: with the shortcut, if it may take that. One of
+/// MPTCP may not: its bytes are sent by another socket.
+#[inline(always)]
+#[must_use]
+pub fn marked(
+    ctx: SocketAddress,
+    socket: Socket,
+    dialled: OriginalDestination,
+) -> OriginalDestination {
+    match layout() {
+        Some(layout) if !ctx.is_mptcp() && is_fit(socket, layout) => dialled.by_shortcut(),
+        _ => dialled,
+    }
+}
+
+/// The same for one of the sidecar to its app, where what listens there is fit for it too.
+#[inline(always)]
+#[must_use]
+pub fn marked_to_app(
+    ctx: SocketAddress,
+    socket: Socket,
+    dialled: OriginalDestination,
+    address: Address,
+) -> Option<OriginalDestination> {
+    let marked = marked(ctx, socket, dialled);
+    if !marked.is_by_shortcut() {
+        return None;
+    }
+    let listener = ctx.find_listener(address, dialled.port())?;
+    let is_fit = match layout() {
+        Some(layout) => is_fit(listener.socket(), layout),
+        None => false,
+    };
+    listener.release();
+    is_fit.then(|| marked.to_app())
+}
+
+/// A connection of the pod is established, at the end that dialled.
+#[inline(always)]
+pub fn dialled(
+    operation: Operation,
+    socket: Socket,
+    connection: HandshakeKey,
+    dialled: &OriginalDestination,
+) {
+    // Bytes went with the SYN.
+    if operation.data_segments_sent() != 0 {
+        return;
+    }
+    let pair = ShortcutPair {
+        dialling: socket.place(),
+        accepting: 0,
+    };
+    let me = Joining {
+        connection,
+        end: ShortcutEnd::Dialling,
+        other_socket: 0,
+        is_other_the_app: dialled.is_to_app(),
+    };
+    if SHORTCUT_PAIRS.insert(connection, pair, 0).is_ok() && !join(operation, socket, &me) {
+        forget(&connection);
+    }
+}
+
+/// The same connection is established, at the end that accepts.
+#[inline(always)]
+pub fn accepted(operation: Operation, connection: HandshakeKey, dialled: &OriginalDestination) {
+    let (Some(socket), Some(pair)) = (operation.socket(), SHORTCUT_PAIRS.get_ptr_mut(connection))
+    else {
+        return;
+    };
+    // SAFETY: an element stays readable until the program ends; this is written once, before.
+    let other_socket = unsafe { (*pair).dialling };
+    let end = ShortcutEnd::Accepting;
+    let me = Joining {
+        connection,
+        end,
+        other_socket,
+        is_other_the_app: !dialled.is_to_app(),
+    };
+    if join(operation, socket, &me) {
+        // SAFETY: as above.
+        let accepting = unsafe { &raw mut (*pair).accepting };
+        if kernel::exchange(accepting, socket.place()) != ShortcutPair::TOO_LATE {
+            return;
+        }
+        operation.drop_from_shortcut(&ShortcutKey::new(connection, end));
+    }
+    // The one does not join without the other.
+    operation.drop_from_shortcut(&ShortcutKey::new(connection, ShortcutEnd::Dialling));
+    forget(&connection);
+}
+
+/// The dialling end is closed, or has nothing more to say.
+#[inline(always)]
+pub fn forget(connection: &HandshakeKey) {
+    let _ = SHORTCUT_PAIRS.remove(connection);
+}
+
+/// A socket that takes the shortcut is about to send.
+#[inline(always)]
+pub fn send(message: Message) {
+    let Some(socket) = message.socket() else {
+        return;
+    };
+    let Some(mut shortcut) = socket.shortcut() else {
+        return;
+    };
+    // SAFETY: storage stays until the program ends. Two threads that send on one socket at once run one
+    // after the other here, as the socket is locked.
+    let shortcut = unsafe { shortcut.as_mut() };
+    if shortcut.is_by_tcp != 0 {
+        return;
+    }
+    if !is_possible(message, shortcut) || !message.hand_over(&mut shortcut.other) {
+        shortcut.is_by_tcp = 1;
+    }
+}
+
+/// One end of a connection, as it joins.
+struct Joining {
+    connection: HandshakeKey,
+    end: ShortcutEnd,
+    other_socket: u64,
+    is_other_the_app: bool,
+}
+
+/// Puts one end where the other one finds it.
+#[inline(always)]
+fn join(operation: Operation, socket: Socket, me: &Joining) -> bool {
+    let other = match me.end {
+        ShortcutEnd::Dialling => ShortcutEnd::Accepting,
+        ShortcutEnd::Accepting => ShortcutEnd::Dialling,
+    };
+    let Ok(mut shortcut) = socket.make_shortcut() else {
+        return false;
+    };
+    // SAFETY: storage stays until the program ends, and nobody else has this socket's before it is
+    // established.
+    let shortcut = unsafe { shortcut.as_mut() };
+    // Field by field: a copy of the whole would be a loop over bytes, and the verifier does not let the
+    // bytes of a pointer be read one by one ("invalid size of register fill").
+    shortcut.other = ShortcutKey::new(me.connection, other);
+    shortcut.other_socket = me.other_socket;
+    shortcut.own_socket = socket.place();
+    shortcut.first_byte = operation.next_sequence_number();
+    shortcut.messages = 0;
+    shortcut.is_by_tcp = 0;
+    shortcut.is_other_the_app = u32::from(me.is_other_the_app);
+    // Where a reader has left so much that a direction goes on by TCP, what it has not read yet takes the
+    // room of TCP's window: it is asked for room from time to time, at first after a fifth of a second.
+    operation.ask_for_room_each_second();
+    operation.keep_for_shortcut(ShortcutKey::new(me.connection, me.end))
+}
+
+/// Whether a message may be handed over: nothing of this direction is or was on its way by TCP, both
+/// sockets are fit for it, and the reader is not too far behind.
+#[inline(always)]
+fn is_possible(message: Message, shortcut: &mut ShortcutSocket) -> bool {
+    let Some(layout) = layout() else {
+        return false;
+    };
+    if shortcut.other_socket == 0 {
+        shortcut.other_socket = place_of_other(shortcut);
+    }
+    let (own, other) = (shortcut.own_socket, shortcut.other_socket);
+    if other == 0
+        || peek(own, layout.write_seq) != Some(shortcut.first_byte)
+        || !is_plain(own, layout)
+        || peek_wide(other, layout.upper_protocol) != Some(0)
+        || (shortcut.is_other_the_app != 0 && may_block(other, layout))
+        || peek(other, layout.low_water).is_none_or(|bytes| bytes > 1)
+    {
+        return false;
+    }
+    let Some(unread) = peek(other, layout.unread) else {
+        return false;
+    };
+    shortcut.messages = if unread == 0 {
+        1
+    } else {
+        shortcut.messages + 1
+    };
+    if unread == 0 {
+        return true;
+    }
+    unread <= MAX_UNREAD.saturating_sub(message.size())
+        && shortcut.messages <= MAX_MESSAGES
+        && has_memory(other, layout)
+}
+
+/// Whether TCP does not take too much of the machine's memory already.
+#[inline(always)]
+fn has_memory(place: u64, layout: &SocketLayout) -> bool {
+    let pressure = peek_wide(place, layout.protocol)
+        .and_then(|protocol| peek_wide(protocol, layout.pressure))
+        .and_then(|pressure| peek_wide(pressure, 0));
+    pressure == Some(0)
+}
+
+/// Where the other end is, at the first message of the end that dialled; 0 where it has not joined,
+/// and then it never does.
+#[inline(always)]
+fn place_of_other(shortcut: &ShortcutSocket) -> u64 {
+    let connection = shortcut.other.connection();
+    let Some(pair) = SHORTCUT_PAIRS.get_ptr_mut(connection) else {
+        return 0;
+    };
+    // SAFETY: an element stays readable until the program ends.
+    let accepting = unsafe { &raw mut (*pair).accepting };
+    let place = kernel::exchange(accepting, ShortcutPair::TOO_LATE);
+    if place <= ShortcutPair::TOO_LATE {
+        return 0;
+    }
+    forget(&connection);
+    place
+}
+
+/// Whether a socket's owner does with it what the shortcut does as TCP does.
+#[inline(always)]
+fn is_fit(socket: Socket, layout: &SocketLayout) -> bool {
+    let Ok(mut shortcut) = socket.make_shortcut() else {
+        return false;
+    };
+    // SAFETY: storage stays until the program ends. What is written is the same whoever writes it.
+    let shortcut = unsafe { shortcut.as_mut() };
+    shortcut.own_socket = socket.place();
+    // Read anew, as a number.
+    // SAFETY: as above.
+    let place = unsafe { (&raw const shortcut.own_socket).read_volatile() };
+    is_plain(place, layout) && !may_block(place, layout)
+}
+
+/// Whether nothing was asked of a sender that only TCP can do.
+#[inline(always)]
+fn is_plain(place: u64, layout: &SocketLayout) -> bool {
+    peek_wide(place, layout.flags).is_some_and(|flags| flags & layout.ruling_out == 0)
+        && peek_wide(place, layout.upper_protocol) == Some(0)
+}
+
+/// Whether calls on a socket may block. One that nobody has accepted yet is not known to.
+#[inline(always)]
+fn may_block(place: u64, layout: &SocketLayout) -> bool {
+    const O_NONBLOCK: u32 = 0o4000;
+    let Some(socket) = peek_wide(place, layout.socket) else {
+        return true;
+    };
+    if socket == 0 {
+        return false;
+    }
+    let Some(file) = peek_wide(socket, layout.file) else {
+        return true;
+    };
+    file != 0 && peek(file, layout.file_flags).is_none_or(|flags| flags & O_NONBLOCK == 0)
+}
+
+#[inline(always)]
+fn layout() -> Option<&'static SocketLayout> {
+    // As long as the kernel does not do the shortcut right, nothing is known.
+    SOCKET_LAYOUT.get(0).filter(|layout| layout.is_known != 0)
+}
