@@ -88,11 +88,11 @@ pub static LISTENERS: SockHash<ListenerKey, 65_536> = SockHash::new();
 #[btf_map]
 pub static INBOUND_POD: PerCpuArray<u64, 1> = PerCpuArray::new();
 
-/// The one program in which those of all pods go on. Written by the agent as it loads it. One for
-/// each version. The kernel empties it when it is neither open nor pinned anywhere, so that it is
+/// Family → the program in which those of all pods go on; the same one twice. Written by the agent
+/// as it loads it. One for each version. The kernel empties it when it is neither open nor pinned anywhere, so that it is
 /// pinned with every pod.
 #[btf_map]
-pub static INBOUND_CODE: ProgramArray<1> = ProgramArray::new();
+pub static INBOUND_CODE: ProgramArray<2> = ProgramArray::new();
 
 /// Shared. Pod's slot → its counters, per CPU. Written by all programs, zeroed by the agent at
 /// enrolment. Preallocated, 256 bytes a slot and CPU.
