@@ -8,6 +8,7 @@
 
 pub mod figure;
 pub mod machine;
+pub mod node;
 pub mod peer;
 pub mod plot;
 pub mod progress;

@@ -66,7 +66,7 @@ pub fn connected(operation: Operation) {
         && memory.get().is_noted()
         && memory.get().is_by_shortcut()
     {
-        shortcut::dialled(operation, socket, key_at_app(operation));
+        shortcut::dialled(operation, socket, key_at_app(operation), &memory.get());
     }
 }
 
@@ -100,7 +100,7 @@ pub fn established(operation: Operation) {
         return;
     };
     if dialled.is_by_shortcut() {
-        shortcut::accepted(operation, key);
+        shortcut::accepted(operation, key, &dialled);
     }
     if !dialled.is_to_app()
         && socket.remember(dialled.at_sidecar()).is_err()

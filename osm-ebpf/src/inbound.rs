@@ -5,7 +5,12 @@ use osm_ebpf_common::{
     reason::Reason,
 };
 
-use crate::{kernel::Lookup, listeners, pod::Pod};
+use crate::{
+    kernel::Lookup,
+    listeners,
+    maps::{INBOUND_CODE, INBOUND_POD},
+    pod::Pod,
+};
 
 /// What the kernel is to do with the connection.
 #[derive(Clone, Copy)]
@@ -24,13 +29,36 @@ struct Redirect {
     reason: Reason,
 }
 
-/// Decides on one connection to the pod and carries the verdict out.
+/// Says which pod a connection is to, and goes on in the program that all pods share. It comes
+/// back only where that program is not there: then nothing passes.
+///
+/// The cookie is handed over in one word, mixed with the addresses of the packet. What runs in
+/// between on the same CPU and writes its own word there (a look-up for sock_diag, which a packet
+/// interrupts; a kernel with preemptible soft interrupts) has another packet: what is made of its
+/// word is no pod's cookie, and refused.
 #[inline(always)]
 #[must_use]
-pub fn lookup(ctx: Lookup, netns_cookie: u64) -> Outcome {
+pub fn enter(ctx: Lookup, netns_cookie: u64) -> Outcome {
     if !ctx.is_tcp() {
         return Outcome::Proceed;
     }
+    if let Some(word) = INBOUND_POD.get_ptr_mut(0) {
+        // SAFETY: this CPU's element, which stays.
+        unsafe { word.write_volatile(netns_cookie ^ ctx.digest()) };
+        ctx.go_on_in(&INBOUND_CODE);
+    }
+    Outcome::Refuse
+}
+
+/// Decides on one connection to a pod and carries the verdict out.
+#[inline(always)]
+#[must_use]
+pub fn lookup(ctx: Lookup) -> Outcome {
+    let Some(word) = INBOUND_POD.get_ptr(0) else {
+        return Outcome::Refuse;
+    };
+    // SAFETY: as above.
+    let netns_cookie = unsafe { word.read_volatile() } ^ ctx.digest();
     let redirect = match verdict(ctx, netns_cookie) {
         Ok(redirect) => redirect,
         Err(outcome) => return outcome,

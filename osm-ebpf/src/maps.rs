@@ -7,7 +7,7 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, SkStorage, SockHash},
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, SkStorage, SockHash},
     macros::btf_map,
 };
 use osm_ebpf_common::maps::{
@@ -75,6 +75,17 @@ pub static HANDSHAKES_OF_POD: Array<u64, PODS_LIMIT> = Array::new();
 /// by the agent for listeners older than the enrolment; goes with the socket.
 #[btf_map]
 pub static LISTENERS: SockHash<ListenerKey, 65_536> = SockHash::new();
+
+/// For which pod the program runs that [`INBOUND_CODE`] holds: handed over from one program to the
+/// next in one run. Written by each pod's own program. One for each version of the agent.
+#[btf_map]
+pub static INBOUND_POD: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// The one program in which those of all pods go on. Written by the agent as it loads it. One for
+/// each version. The kernel empties it when it is neither open nor pinned anywhere, so that it is
+/// pinned with every pod.
+#[btf_map]
+pub static INBOUND_CODE: ProgramArray<1> = ProgramArray::new();
 
 /// Shared. Pod's slot → its counters, per CPU. Written by all programs, zeroed by the agent at
 /// enrolment. Preallocated, 256 bytes a slot and CPU.

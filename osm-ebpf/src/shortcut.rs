@@ -62,7 +62,12 @@ pub fn marked_to_app(
 
 /// A connection of the pod is established, at the end that dialled.
 #[inline(always)]
-pub fn dialled(operation: Operation, socket: Socket, connection: HandshakeKey) {
+pub fn dialled(
+    operation: Operation,
+    socket: Socket,
+    connection: HandshakeKey,
+    dialled: &OriginalDestination,
+) {
     // Bytes went with the SYN.
     if operation.data_segments_sent() != 0 {
         return;
@@ -71,24 +76,34 @@ pub fn dialled(operation: Operation, socket: Socket, connection: HandshakeKey) {
         dialling: socket.place(),
         accepting: 0,
     };
-    if SHORTCUT_PAIRS.insert(connection, pair, 0).is_ok()
-        && !join(operation, socket, connection, ShortcutEnd::Dialling, 0)
-    {
+    let me = Joining {
+        connection,
+        end: ShortcutEnd::Dialling,
+        other_socket: 0,
+        is_other_the_app: dialled.is_to_app(),
+    };
+    if SHORTCUT_PAIRS.insert(connection, pair, 0).is_ok() && !join(operation, socket, &me) {
         forget(&connection);
     }
 }
 
 /// The same connection is established, at the end that accepts.
 #[inline(always)]
-pub fn accepted(operation: Operation, connection: HandshakeKey) {
+pub fn accepted(operation: Operation, connection: HandshakeKey, dialled: &OriginalDestination) {
     let (Some(socket), Some(pair)) = (operation.socket(), SHORTCUT_PAIRS.get_ptr_mut(connection))
     else {
         return;
     };
     // SAFETY: an element stays readable until the program ends; this is written once, before.
-    let dialling = unsafe { (*pair).dialling };
+    let other_socket = unsafe { (*pair).dialling };
     let end = ShortcutEnd::Accepting;
-    if join(operation, socket, connection, end, dialling) {
+    let me = Joining {
+        connection,
+        end,
+        other_socket,
+        is_other_the_app: !dialled.is_to_app(),
+    };
+    if join(operation, socket, &me) {
         // SAFETY: as above.
         let accepting = unsafe { &raw mut (*pair).accepting };
         if kernel::exchange(accepting, socket.place()) != ShortcutPair::TOO_LATE {
@@ -127,16 +142,18 @@ pub fn send(message: Message) {
     }
 }
 
-/// Puts one end where the other one finds it.
-#[inline(always)]
-fn join(
-    operation: Operation,
-    socket: Socket,
+/// One end of a connection, as it joins.
+struct Joining {
     connection: HandshakeKey,
     end: ShortcutEnd,
     other_socket: u64,
-) -> bool {
-    let other = match end {
+    is_other_the_app: bool,
+}
+
+/// Puts one end where the other one finds it.
+#[inline(always)]
+fn join(operation: Operation, socket: Socket, me: &Joining) -> bool {
+    let other = match me.end {
         ShortcutEnd::Dialling => ShortcutEnd::Accepting,
         ShortcutEnd::Accepting => ShortcutEnd::Dialling,
     };
@@ -148,13 +165,17 @@ fn join(
     let shortcut = unsafe { shortcut.as_mut() };
     // Field by field: a copy of the whole would be a loop over bytes, and the verifier does not let the
     // bytes of a pointer be read one by one ("invalid size of register fill").
-    shortcut.other = ShortcutKey::new(connection, other);
-    shortcut.other_socket = other_socket;
+    shortcut.other = ShortcutKey::new(me.connection, other);
+    shortcut.other_socket = me.other_socket;
     shortcut.own_socket = socket.place();
     shortcut.first_byte = operation.next_sequence_number();
     shortcut.messages = 0;
     shortcut.is_by_tcp = 0;
-    operation.keep_for_shortcut(ShortcutKey::new(connection, end))
+    shortcut.is_other_the_app = u32::from(me.is_other_the_app);
+    // Where a reader has left so much that a direction goes on by TCP, what it has not read yet takes the
+    // room of TCP's window: it is asked for room from time to time, at first after a fifth of a second.
+    operation.ask_for_room_each_second();
+    operation.keep_for_shortcut(ShortcutKey::new(me.connection, me.end))
 }
 
 /// Whether a message may be handed over: nothing of this direction is or was on its way by TCP, both
@@ -172,7 +193,7 @@ fn is_possible(message: Message, shortcut: &mut ShortcutSocket) -> bool {
         || peek(own, layout.write_seq) != Some(shortcut.first_byte)
         || !is_plain(own, layout)
         || peek_wide(other, layout.upper_protocol) != Some(0)
-        || may_block(other, layout)
+        || (shortcut.is_other_the_app != 0 && may_block(other, layout))
         || peek(other, layout.low_water).is_none_or(|bytes| bytes > 1)
     {
         return false;
@@ -185,7 +206,21 @@ fn is_possible(message: Message, shortcut: &mut ShortcutSocket) -> bool {
     } else {
         shortcut.messages + 1
     };
-    unread <= MAX_UNREAD.saturating_sub(message.size()) && shortcut.messages <= MAX_MESSAGES
+    if unread == 0 {
+        return true;
+    }
+    unread <= MAX_UNREAD.saturating_sub(message.size())
+        && shortcut.messages <= MAX_MESSAGES
+        && has_memory(other, layout)
+}
+
+/// Whether TCP does not take too much of the machine's memory already.
+#[inline(always)]
+fn has_memory(place: u64, layout: &SocketLayout) -> bool {
+    let pressure = peek_wide(place, layout.protocol)
+        .and_then(|protocol| peek_wide(protocol, layout.pressure))
+        .and_then(|pressure| peek_wide(pressure, 0));
+    pressure == Some(0)
 }
 
 /// Where the other end is, at the first message of the end that dialled; 0 where it has not joined,

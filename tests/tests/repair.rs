@@ -8,6 +8,7 @@ use std::{
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
+    time::Duration,
 };
 
 use mesh::{Lists, Mesh, expect_direct, expect_inbound, expect_outbound};
@@ -122,7 +123,7 @@ fn pins_of_maps_and_programs_are_put_back() {
     };
     let mut pins = mesh.agent.state().pins();
     pins.retain(|pin| !pin.starts_with("pods"));
-    assert_eq!(pins.len(), 7 + 9 + 9, "{pins:?}");
+    assert_eq!(pins.len(), 7 + 11 + 10, "{pins:?}");
     for pin in &pins {
         // By these two it is known what all others are, and no program holds on to them.
         if pin.ends_with("STATE") || pin.ends_with("POD_RECORDS") {
@@ -135,6 +136,41 @@ fn pins_of_maps_and_programs_are_put_back() {
         now.retain(|pin| !pin.starts_with("pods"));
         assert_eq!(now, pins, "without {}", pin.display());
     }
+    expect_all_in_force(&mesh);
+}
+
+#[test]
+fn code_that_no_pin_holds_lets_nothing_in_and_is_put_back() {
+    let Some(mesh) = Mesh::attached(&LISTS) else {
+        return;
+    };
+    let pins = [
+        mesh.agent.state().map("INBOUND_CODE"),
+        pod_directory(&mesh).join("inbound_code"),
+    ];
+    let pod = &mesh.world.pod;
+    {
+        let mut sidecar = pod.sidecar();
+        let local = pod.server("local", &["0.0.0.0:8080"]);
+        fs::remove_file(&pins[0]).expect("a pin");
+        let mut client = mesh.world.outside.client();
+        expect_inbound(&mut sidecar, &client.connect(LOCAL), LOCAL);
+        // No process has it open, and the kernel empties it, before long.
+        fs::remove_file(&pins[1]).expect("a pin");
+        let refused = (0..1000).find_map(|_| {
+            let connection = client.connect(LOCAL);
+            if connection.error.is_none() {
+                expect_inbound(&mut sidecar, &connection, LOCAL);
+                thread::sleep(Duration::from_millis(5));
+                return None;
+            }
+            connection.error
+        });
+        assert_eq!(refused.as_deref(), Some("ECONNREFUSED"));
+        sidecar.expect_no_connection();
+        local.stop();
+    }
+    expect_repaired(&mesh, "inbound_code was missing");
     expect_all_in_force(&mesh);
 }
 

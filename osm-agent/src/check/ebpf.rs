@@ -243,6 +243,16 @@ fn link(
     to: BorrowedFd<'_>,
     attach_type: bpf_attach_type,
 ) -> Result<OwnedFd, String> {
+    load(object, name)?;
+    let program = object
+        .program_mut(name)
+        .ok_or("it is not in this agent's object")?;
+    let program = program.fd().map_err(|error| words(&error))?;
+    sys::bpf::link_create(program.as_fd(), to, attach_type)
+        .map_err(|error| format!("attach: {error}"))
+}
+
+fn load(object: &mut Loaded, name: &str) -> Result<(), String> {
     let program = object
         .program_mut(name)
         .ok_or("it is not in this agent's object")?;
@@ -253,10 +263,7 @@ fn link(
         Program::SkLookup(program) => program.load(),
         _ => return Err("it is of another kind than this agent knows".into()),
     };
-    loaded.map_err(|error| format!("load: {}", words(&error)))?;
-    let program = program.fd().map_err(|error| words(&error))?;
-    sys::bpf::link_create(program.as_fd(), to, attach_type)
-        .map_err(|error| format!("attach: {error}"))
+    loaded.map_err(|error| format!("load: {}", words(&error)))
 }
 
 fn link_to_netns(netns: &Netns) -> Result<OwnedFd, String> {
@@ -266,6 +273,7 @@ fn link_to_netns(netns: &Netns) -> Result<OwnedFd, String> {
         .btf(None)
         .override_global("NETNS_COOKIE", &cookie, true);
     let mut object = loader.load(objects::NETNS).map_err(|error| words(&error))?;
+    load(&mut object, "inbound_decision")?;
     link(
         &mut object,
         "inbound_lookup",

@@ -164,7 +164,12 @@ impl Ebpf {
 
     fn look_for_pins(&self) -> Vec<&Held> {
         let mut lost = Vec::new();
-        for held in self.maps.held() {
+        for held in self
+            .maps
+            .held()
+            .iter()
+            .chain(self.programs.inbound().held())
+        {
             let pinned = bpf::open_pinned(&held.path);
             let info = pinned.and_then(|map| bpf::map_info(map.as_fd()));
             if !info.is_ok_and(|info| info.id == held.id) {

@@ -57,10 +57,13 @@ pub const PASSIVE_HOOKS: usize = 6;
 /// The link to a pod's network namespace.
 pub const INBOUND: &str = "inbound";
 
-/// The names of a pod's links.
+/// The pin of the code that the program behind [`INBOUND`] goes on in. No link.
+pub const INBOUND_CODE: &str = "inbound_code";
+
+/// The names of a pod's links, and what is pinned with them.
 pub fn names() -> impl Iterator<Item = &'static str> {
     CGROUP_HOOKS
         .iter()
         .map(|hook| hook.program)
-        .chain([INBOUND])
+        .chain([INBOUND, INBOUND_CODE])
 }

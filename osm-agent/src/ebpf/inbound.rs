@@ -1,9 +1,12 @@
-//! The program for network namespaces: read from its object once, loaded for each pod.
+//! The programs for network namespaces: one that decides, loaded once for a version, and a short one
+//! for each pod, which says which pod it is and goes on in the first.
 
 use std::{
     cell::OnceCell,
+    ffi::CStr,
     io,
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd},
+    path::Path,
 };
 
 use aya_obj::{
@@ -12,25 +15,38 @@ use aya_obj::{
     relocation::EbpfRelocationError,
 };
 
-use super::{maps::Maps, objects};
+use super::{
+    maps::{Held, Maps, open_pin},
+    objects,
+    pins::replace,
+};
 use crate::{
     error::{Result, Tried as _},
-    sys::program,
+    sys::{bpf, program},
 };
 
-/// The program's name in the object.
+/// The name in the object of the program for one pod.
 pub const NAME: &str = "inbound_lookup";
+/// The name of the one that decides.
+pub const DECISION: &str = "inbound_decision";
+/// The map in which that one is.
+const CODE: &str = "INBOUND_CODE";
+/// The map by which the pod is handed over to it.
+const POD: &str = "INBOUND_POD";
 
-/// The program on the maps of one version.
+const LICENSE: &CStr = c"GPL";
+
+/// The program for one pod, on the maps of one version.
 pub struct Inbound {
-    maps: Vec<(String, OwnedFd)>,
-    code: OnceCell<Code>,
+    /// [`POD`], then [`CODE`].
+    maps: [Held; 2],
+    entry: OnceCell<Entry>,
 }
 
 /// The instructions, in which only the map that holds the pod's cookie is left open. That it is
 /// a map and no number in an instruction keeps the kernel's digest of the instructions the same
 /// for all pods: by it, programs are known again.
-struct Code {
+struct Entry {
     instructions: Vec<bpf_insn>,
     /// Which instructions read the cookie.
     cookie_at: Vec<usize>,
@@ -48,89 +64,152 @@ enum ReadError {
     Constants,
 }
 
+/// Loads the program that decides, on these maps, and pins it and what leads to it.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn make(maps: &Maps, directory: &Path) -> Result<()> {
+    let pod = program::word_of_each_cpu(c"INBOUND_POD").tried(|| "create the map INBOUND_POD")?;
+    let held = maps.held();
+    let descriptor = |name: &str| {
+        let held = held.iter().find(|held| held.path.ends_with(name));
+        let held = held.map(|held| held.object.as_raw_fd());
+        held.or_else(|| (name == POD).then(|| pod.as_raw_fd()))
+    };
+    let decision = read(DECISION, descriptor)
+        .map_err(io::Error::other)
+        .and_then(|code| program::load_lookup(c"inbound_decision", LICENSE, &code))
+        .tried(|| format!("load the BPF program {DECISION}"))?;
+    let code = program::array_of(c"INBOUND_CODE", decision.as_fd())
+        .tried(|| "create the map INBOUND_CODE")?;
+    for (object, name) in [(&pod, POD), (&decision, DECISION), (&code, CODE)] {
+        replace(object.as_fd(), &directory.join(name))?;
+    }
+    Ok(())
+}
+
+/// Whether all that [`make`] makes is there, and the kernel has not emptied it.
+///
+/// # Errors
+/// Where it can't be asked.
+pub fn is_whole(directory: &Path) -> Result<bool> {
+    let (Some(_), Some((code, _))) = (
+        open_pin(&directory.join(POD))?,
+        open_pin(&directory.join(CODE))?,
+    ) else {
+        return Ok(false);
+    };
+    let decision = bpf::open_pinned(&directory.join(DECISION))
+        .and_then(|program| bpf::program_info(program.as_fd()));
+    let current = program::program_in(code.as_fd());
+    Ok(matches!((decision, current), (Ok(info), Ok(id)) if info.id == id))
+}
+
 impl Inbound {
-    /// The program on these maps.
+    /// What [`make`] has left in a version's directory.
     ///
     /// # Errors
-    /// Where no descriptors are left.
-    pub fn on(maps: &Maps) -> Result<Self> {
-        let mut ours = Vec::new();
-        for held in maps.held() {
-            let name = held.path.file_name().unwrap_or_default();
-            let map = held.object.try_clone().tried(|| "keep a map open")?;
-            ours.push((name.to_string_lossy().into_owned(), map));
-        }
+    /// Where it can't be opened.
+    pub fn open(directory: &Path) -> Result<Self> {
+        let hold = |name: &str| -> Result<Held> {
+            let path = directory.join(name);
+            let opened = bpf::open_pinned(&path)
+                .and_then(|object| Ok((bpf::map_info(object.as_fd())?.id, object)));
+            let (id, object) = opened.tried(|| format!("open the map {}", path.display()))?;
+            Ok(Held { path, object, id })
+        };
         Ok(Self {
-            maps: ours,
-            code: OnceCell::new(),
+            maps: [hold(POD)?, hold(CODE)?],
+            entry: OnceCell::new(),
         })
     }
 
-    /// Loads it for one pod.
+    /// Its maps.
+    pub const fn held(&self) -> &[Held] {
+        &self.maps
+    }
+
+    /// The map that holds the program in which those of pods go on. It is pinned with each pod:
+    /// the kernel empties it when it is neither open nor pinned anywhere.
+    pub const fn code(&self) -> &Held {
+        &self.maps[1]
+    }
+
+    /// Loads the program for one pod.
     ///
     /// # Errors
     /// Where the kernel refuses.
     pub fn load(&self, netns_cookie: u64) -> Result<OwnedFd> {
         let tried = || format!("load the BPF program {NAME}");
-        let code = if let Some(code) = self.code.get() {
-            code
+        let entry = if let Some(entry) = self.entry.get() {
+            entry
         } else {
-            let code = self.read().tried(tried)?;
-            self.code.get_or_init(|| code)
+            let entry = self.read().tried(tried)?;
+            self.entry.get_or_init(|| entry)
         };
-        code.load(netns_cookie).tried(tried)
+        entry.load(netns_cookie).tried(tried)
     }
 
-    fn read(&self) -> Result<Code, ReadError> {
-        /// Stands for the descriptor of a pod's own map.
-        const OPEN: i32 = -1;
-        let mut object = Object::parse(objects::NETNS)?;
-        let sections = object
-            .functions
-            .keys()
-            .map(|(section, _)| *section)
-            .collect();
-        let maps = std::mem::take(&mut object.maps);
-        let mut with_descriptors = Vec::new();
-        for (name, map) in &maps {
-            let ours = self.maps.iter().find(|(ours, _)| ours == name);
-            let descriptor = match ours {
-                Some((_, ours)) => ours.as_raw_fd(),
-                None if map.section_kind() == EbpfSectionKind::Rodata
-                    && map.data().len() == size_of::<u64>() =>
-                {
-                    OPEN
-                }
-                None => return Err(ReadError::Constants),
-            };
-            with_descriptors.push((name.as_str(), descriptor, map));
-        }
-        object.relocate_maps(with_descriptors.into_iter(), &sections)?;
-        object.relocate_calls(&sections)?;
-        let program = object.programs.get(NAME).ok_or(ReadError::Missing)?;
-        let function = object.functions.get(&program.function_key());
-        let instructions = function.ok_or(ReadError::Missing)?.instructions.clone();
-        let cookie_at = (0..instructions.len())
+    fn read(&self) -> Result<Entry, ReadError> {
+        let descriptor = |name: &str| {
+            let held = self.maps.iter().find(|held| held.path.ends_with(name));
+            held.map(|held| held.object.as_raw_fd())
+        };
+        let instructions = read(NAME, descriptor)?;
+        let cookie_at: Vec<usize> = (0..instructions.len())
             .filter(|at| u32::from(instructions[*at].src_reg()) == BPF_PSEUDO_MAP_VALUE)
             .filter(|at| instructions[*at].code == LOAD_WIDE)
             .collect();
-        Ok(Code {
+        if cookie_at.is_empty() {
+            return Err(ReadError::Constants);
+        }
+        Ok(Entry {
             instructions,
             cookie_at,
         })
     }
 }
 
+/// A program's instructions on the maps of these descriptors. What it does not use needs none.
+fn read(
+    name: &str,
+    descriptor: impl Fn(&str) -> Option<RawFd>,
+) -> Result<Vec<bpf_insn>, ReadError> {
+    /// Stands for the descriptor of a pod's own map, and of maps that the program does not use.
+    const OPEN: RawFd = -1;
+    let mut object = Object::parse(objects::NETNS)?;
+    let sections = object
+        .functions
+        .keys()
+        .map(|(section, _)| *section)
+        .collect();
+    let maps = std::mem::take(&mut object.maps);
+    for map in maps.values() {
+        let is_constant = map.section_kind() == EbpfSectionKind::Rodata;
+        if is_constant && map.data().len() != size_of::<u64>() {
+            return Err(ReadError::Constants);
+        }
+    }
+    let with_descriptors = maps
+        .iter()
+        .map(|(name, map)| (name.as_str(), descriptor(name).unwrap_or(OPEN), map));
+    object.relocate_maps(with_descriptors, &sections)?;
+    object.relocate_calls(&sections)?;
+    let program = object.programs.get(name).ok_or(ReadError::Missing)?;
+    let function = object.functions.get(&program.function_key());
+    Ok(function.ok_or(ReadError::Missing)?.instructions.clone())
+}
+
 /// `BPF_LD | BPF_IMM | BPF_DW`, the only instruction that names maps.
 const LOAD_WIDE: u8 = 0x18;
 
-impl Code {
+impl Entry {
     fn load(&self, netns_cookie: u64) -> io::Result<OwnedFd> {
         let cookie = program::constant(c"netns_cookie", netns_cookie)?;
         let mut instructions = self.instructions.clone();
         for at in &self.cookie_at {
             instructions[*at].imm = cookie.as_raw_fd();
         }
-        program::load_lookup(c"inbound_lookup", c"GPL", &instructions)
+        program::load_lookup(c"inbound_lookup", LICENSE, &instructions)
     }
 }

@@ -9,7 +9,7 @@ use aya_obj::generated::bpf_attach_type::{self, BPF_CGROUP_SOCK_OPS, BPF_SK_LOOK
 use osm_ebpf_common::maps::PodRecord;
 
 use super::{
-    hooks::{CGROUP_HOOKS, INBOUND, PASSIVE_HOOKS, names},
+    hooks::{CGROUP_HOOKS, INBOUND, INBOUND_CODE, PASSIVE_HOOKS, names},
     maps::Maps,
     pins::{detach, open, remove_others, replace},
     state::StateDir,
@@ -100,7 +100,9 @@ impl Links<'_> {
             let (condition, _) = self.of_cgroup(&cgroup, index)?;
             found.push((hook.program, condition));
         }
-        found.push((INBOUND, self.of_netns(&self.directory()?)?.0));
+        let directory = self.directory()?;
+        found.push((INBOUND, self.of_netns(&directory)?.0));
+        found.push((INBOUND_CODE, self.of_code(&directory)?));
         Ok(found)
     }
 
@@ -198,6 +200,15 @@ impl Links<'_> {
     }
 
     fn ensure_inbound(&self, directory: &Path) -> Result<bool> {
+        let is_moved = self.ensure_lookup(directory)?;
+        if self.of_code(directory)? != Condition::Right {
+            let code = self.programs.inbound().code();
+            replace(code.object.as_fd(), &directory.join(INBOUND_CODE))?;
+        }
+        Ok(is_moved)
+    }
+
+    fn ensure_lookup(&self, directory: &Path) -> Result<bool> {
         let (condition, link) = self.of_netns(directory)?;
         if condition == Condition::Right {
             return Ok(false);
@@ -233,6 +244,17 @@ impl Links<'_> {
         let target = Target::Netns(u32::try_from(inode).unwrap_or_default());
         let is_ours = |program| self.programs.is_inbound(program);
         condition(&directory.join(INBOUND), target, BPF_SK_LOOKUP, is_ours)
+    }
+
+    fn of_code(&self, directory: &Path) -> Result<Condition> {
+        let Some(pinned) = open(&directory.join(INBOUND_CODE))? else {
+            return Ok(Condition::Missing);
+        };
+        Ok(match bpf::map_info(pinned.as_fd()) {
+            Ok(info) if info.id == self.programs.inbound().code().id => Condition::Right,
+            Ok(_) => Condition::OtherProgram,
+            Err(_) => Condition::Foreign,
+        })
     }
 
     /// Two interceptors on one pod would redirect each other's connections. One that is

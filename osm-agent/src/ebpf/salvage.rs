@@ -91,7 +91,7 @@ pub fn programs_in(directory: &Path) -> Vec<PathBuf> {
 /// The programs of a version, the template last.
 pub fn program_names() -> impl Iterator<Item = &'static str> {
     let hooks = CGROUP_HOOKS.iter().map(|hook| hook.program);
-    hooks.chain([TEMPLATE])
+    hooks.chain([inbound::DECISION, TEMPLATE])
 }
 
 /// Pins a map or a program.

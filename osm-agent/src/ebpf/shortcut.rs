@@ -53,7 +53,7 @@ impl Ebpf {
                 return Ok(());
             }
             Err(why) => {
-                eprintln!("DEBUG no loopback shortcut: this kernel does not do it right: {why}");
+                tracing::warn!("no loopback shortcut: this kernel does not do it right: {why}");
                 return Ok(());
             }
         };
@@ -80,7 +80,7 @@ impl Ebpf {
 /// # Errors
 /// Where the kernel refuses.
 pub fn load(object: &mut Loaded, pin: &Path) -> Result<(), String> {
-    let words = |error: &dyn std::error::Error| format!("{error:?}");
+    let words = |error: &dyn std::error::Error| error.to_string();
     let Some(Program::SkMsg(program)) = object.program_mut(NAME) else {
         return Err("it is not in the object this agent was built with".into());
     };
@@ -116,7 +116,9 @@ fn look() -> Result<SocketLayout, String> {
         file: field(&types, "socket", "file")?,
         file_flags: field(&types, "file", "f_flags")?,
         is_known: 1,
-        reserved: [0; 5],
+        protocol: field(&types, "sock", "__sk_common.skc_prot")?,
+        pressure: field(&types, "proto", "memory_pressure")?,
+        reserved: [0; 2],
     })
 }
 

@@ -14,7 +14,7 @@ use osm_ebpf_common::{
 
 use super::{
     hooks::CGROUP_HOOKS,
-    inbound::Inbound,
+    inbound::{self, Inbound},
     maps::{Held, Maps, OWN, SHARED, is_no_such_pin, open_pin},
     objects,
     salvage::{
@@ -35,11 +35,10 @@ pub struct Programs {
     held: Vec<Held>,
     inbound: Inbound,
     inbound_tag: [u8; 8],
-    pods_map: u32,
 }
 
 impl Programs {
-    fn open(state: &StateDir, maps: &Maps) -> Result<Self> {
+    fn open(state: &StateDir) -> Result<Self> {
         let directory = state.version(objects::version());
         let mut held = Vec::new();
         let mut inbound_tag = [0; 8];
@@ -58,9 +57,8 @@ impl Programs {
         }
         Ok(Self {
             held,
-            inbound: Inbound::on(maps)?,
+            inbound: Inbound::open(&directory)?,
             inbound_tag,
-            pods_map: maps.pods_id(),
         })
     }
 
@@ -79,11 +77,13 @@ impl Programs {
         &self.inbound
     }
 
-    /// Whether a program for a network namespace is one of this version's, on these maps.
+    /// Whether a program for a network namespace is one of this version's, and goes on in its code.
     pub fn is_inbound(&self, id: u32) -> bool {
         bpf::program_by_id(id)
             .and_then(|program| bpf::program_info(program.as_fd()))
-            .is_ok_and(|info| info.tag == self.inbound_tag && info.maps.contains(&self.pods_map))
+            .is_ok_and(|info| {
+                info.tag == self.inbound_tag && info.maps.contains(&self.inbound.code().id)
+            })
     }
 }
 
@@ -143,7 +143,7 @@ pub fn shares_maps(state: &StateDir, maps: &Maps, version: u64) -> bool {
 
 fn open_version(state: &StateDir) -> Result<Opened> {
     let maps = Maps::open(state, objects::version())?;
-    let programs = Programs::open(state, &maps)?;
+    let programs = Programs::open(state)?;
     Ok((maps, programs))
 }
 
@@ -209,7 +209,7 @@ fn is_whole(directory: &Path) -> Result<bool> {
             }
         }
     }
-    Ok(true)
+    inbound::is_whole(directory)
 }
 
 /// Makes this version's directory, with maps that are there already where they can be used.
@@ -247,7 +247,8 @@ fn fill(state: &StateDir, staged: &Path, former: &Path) -> Result<()> {
     }
     load(&state.maps(), staged)?;
     let maps = Maps::open_at(&state.maps(), staged)?;
-    pin(&Inbound::on(&maps)?.load(0)?, &staged.join(TEMPLATE))?;
+    inbound::make(&maps, staged)?;
+    pin(&Inbound::open(staged)?.load(0)?, &staged.join(TEMPLATE))?;
     begin(maps)
 }
 

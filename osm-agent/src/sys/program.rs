@@ -4,7 +4,7 @@
 use std::{
     ffi::CStr,
     io,
-    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
 };
 
 use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_insn, bpf_map_type, bpf_prog_type};
@@ -115,6 +115,82 @@ pub fn attach_to_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result
 pub fn constant(name: &CStr, value: u64) -> io::Result<OwnedFd> {
     const READ_ONLY_FOR_PROGRAMS: u32 = 1 << 7;
     #[repr(C)]
+    struct Freeze {
+        map: RawFd,
+    }
+    let map = one_element(
+        bpf_map_type::BPF_MAP_TYPE_ARRAY,
+        name,
+        size_of::<u64>(),
+        READ_ONLY_FOR_PROGRAMS,
+    )?;
+    set_first(map.as_fd(), &value)?;
+    let mut freeze = Freeze {
+        map: map.as_raw_fd(),
+    };
+    // SAFETY: the attributes are those of the command.
+    unsafe { call(bpf_cmd::BPF_MAP_FREEZE, &mut freeze) }?;
+    Ok(map)
+}
+
+/// Makes an array of one word for each CPU.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn word_of_each_cpu(name: &CStr) -> io::Result<OwnedFd> {
+    let kind = bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY;
+    one_element(kind, name, size_of::<u64>(), 0)
+}
+
+/// Makes an array of one program, for others to go on in. Linux 4.2.
+///
+/// The kernel empties it when it is neither open nor pinned anywhere, whoever uses it.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn array_of(name: &CStr, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let kind = bpf_map_type::BPF_MAP_TYPE_PROG_ARRAY;
+    let array = one_element(kind, name, size_of::<RawFd>(), 0)?;
+    set_first(array.as_fd(), &program.as_raw_fd())?;
+    Ok(array)
+}
+
+/// The number of the program in such an array.
+///
+/// # Errors
+/// `ENOENT` where there is none.
+pub fn program_in(array: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut id = 0_u32;
+    let mut element = Element {
+        map: array.as_raw_fd(),
+        padding: 0,
+        key: (&raw const FIRST) as u64,
+        value: (&raw mut id) as u64,
+        flags: 0,
+    };
+    // SAFETY: the attributes are those of the command; the kernel writes the size of a value,
+    // which is that of a program's number.
+    unsafe { call(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut element) }?;
+    Ok(id)
+}
+
+/// The attributes of the commands on one element of a map.
+#[repr(C)]
+struct Element {
+    map: RawFd,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+fn one_element(
+    kind: bpf_map_type,
+    name: &CStr,
+    value_size: usize,
+    flags: u32,
+) -> io::Result<OwnedFd> {
+    #[repr(C)]
     struct Create {
         kind: u32,
         key_size: u32,
@@ -125,46 +201,32 @@ pub fn constant(name: &CStr, value: u64) -> io::Result<OwnedFd> {
         numa_node: u32,
         name: [u8; 16],
     }
-    #[repr(C)]
-    struct Update {
-        map: RawFd,
-        padding: u32,
-        key: u64,
-        value: u64,
-        flags: u64,
-    }
-    #[repr(C)]
-    struct Freeze {
-        map: RawFd,
-    }
     let mut create = Create {
-        kind: bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
+        kind: kind as u32,
         key_size: 4,
-        value_size: 8,
+        value_size: u32::try_from(value_size).map_err(io::Error::other)?,
         max_entries: 1,
-        flags: READ_ONLY_FOR_PROGRAMS,
+        flags,
         inner_map: 0,
         numa_node: 0,
         name: object_name(name),
     };
     // SAFETY: the attributes are those of the command.
-    let map = unsafe { call_for_fd(bpf_cmd::BPF_MAP_CREATE, &mut create) }?;
-    let mut update = Update {
+    unsafe { call_for_fd(bpf_cmd::BPF_MAP_CREATE, &mut create) }
+}
+
+/// The value is as large as the map was told.
+fn set_first<T>(map: BorrowedFd<'_>, value: &T) -> io::Result<()> {
+    let mut element = Element {
         map: map.as_raw_fd(),
         padding: 0,
         key: (&raw const FIRST) as u64,
-        value: (&raw const value) as u64,
+        value: std::ptr::from_ref(value) as u64,
         flags: 0,
     };
     // SAFETY: the attributes are those of the command; key and value live until it returns, and
-    // are as large as the map has been told.
-    unsafe { call(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut update) }?;
-    let mut freeze = Freeze {
-        map: map.as_raw_fd(),
-    };
-    // SAFETY: the attributes are those of the command.
-    unsafe { call(bpf_cmd::BPF_MAP_FREEZE, &mut freeze) }?;
-    Ok(map)
+    // the callers have made the map with values of this size.
+    unsafe { call(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut element) }.map(drop)
 }
 
 static FIRST: u32 = 0;

@@ -67,8 +67,8 @@ pub struct ShortcutSocket {
     pub messages: u32,
     /// Whether it goes by TCP from now on: 1, or 0.
     pub is_by_tcp: u32,
-    /// For later.
-    pub reserved: u32,
+    /// Whether the other end is the app's: 1, or 0 for the sidecar's, whose calls never block.
+    pub is_other_the_app: u32,
 }
 
 /// Where the kernel keeps the sockets of both ends, until the dialling one has read it.
@@ -112,8 +112,13 @@ pub struct SocketLayout {
     pub file_flags: u32,
     /// 1 where all of this is known.
     pub is_known: u32,
+    /// `sock.sk_prot`, 64 bits.
+    pub protocol: u32,
+    /// `proto.memory_pressure`, 64 bits, from the start of `struct proto`: where the kernel says whether TCP
+    /// takes too much of the machine's memory.
+    pub pressure: u32,
     /// For later.
-    pub reserved: [u32; 5],
+    pub reserved: [u32; 2],
 }
 
 const _: () = {

@@ -2,12 +2,18 @@
 
 use core::{arch::asm, mem::offset_of};
 
-use aya_ebpf::{bindings::bpf_sk_lookup, helpers::bpf_sk_assign, programs::SkLookupContext};
+use aya_ebpf::{
+    bindings::bpf_sk_lookup,
+    btf_maps::ProgramArray,
+    helpers::{bpf_sk_assign, bpf_tail_call},
+    programs::SkLookupContext,
+};
 use osm_ebpf_common::{address::Address, maps::Family};
 
 use super::{
     AF_INET, IPPROTO_TCP,
     access::{load, load_address},
+    map_pointer,
     socket::Listener,
 };
 
@@ -67,6 +73,25 @@ impl Lookup {
     #[must_use]
     pub fn interface(self) -> u32 {
         load!(self.0, bpf_sk_lookup.ingress_ifindex)
+    }
+
+    /// What tells this packet from those of other connections: its addresses and ports, of IPv6
+    /// the ports only.
+    #[inline(always)]
+    #[must_use]
+    pub fn digest(self) -> u64 {
+        let client = u64::from(load!(self.0, bpf_sk_lookup.remote_ip4));
+        let ports = u64::from(load!(self.0, bpf_sk_lookup.local_port) << 16)
+            ^ u64::from(load!(self.0, bpf_sk_lookup.remote_port));
+        (client << 32) ^ ports
+    }
+
+    /// Goes on in the first program of an array, and comes back only where there is none.
+    #[inline(always)]
+    pub fn go_on_in(self, programs: &'static ProgramArray<1>) {
+        // SAFETY: the context is the one the program was called with. Nothing is dropped on the
+        // way, as there is nothing to drop.
+        unsafe { bpf_tail_call(self.0.cast(), map_pointer(programs), 0) };
     }
 
     /// Gives the connection to a listener; false where the kernel says it does not fit, as
