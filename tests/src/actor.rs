@@ -64,7 +64,12 @@ fn binary() -> PathBuf {
 #[track_caller]
 pub fn program(name: &str, place: &Place<'_>, command: &[&str]) -> Process {
     let mut actor = place.command();
-    actor.args(["exec", "--"]).args(command);
+    actor.arg("exec");
+    if let Some(user) = place.uid {
+        actor.arg("--output-of").arg(user.to_string());
+    }
+    let (program, arguments) = command.split_first().expect("a program");
+    actor.arg(program).arg("--").args(arguments);
     Process::start(name, actor)
 }
 

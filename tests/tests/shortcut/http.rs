@@ -63,16 +63,14 @@ fn echo(socket: &Socket) -> io::Result<bool> {
         return Ok(false);
     };
     let length = head.length.unwrap_or(0);
-    send_all(
-        socket,
-        format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").as_bytes(),
-    );
-    let mut done = 0;
-    while done < length {
-        let bytes = reader.body(length - done)?;
-        send_all(socket, &bytes);
-        done += bytes.len();
+    // Not before it has all: a proxy may not read the answer while it has something to write.
+    let mut body = Vec::with_capacity(length);
+    while body.len() < length {
+        body.extend(reader.body(length - body.len())?);
     }
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+    send_all(socket, head.as_bytes());
+    send_all(socket, &body);
     Ok(true)
 }
 

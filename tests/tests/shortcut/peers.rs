@@ -219,7 +219,7 @@ fn start(server: Server, world: &World, dir: &Path, upstream: &str) -> Process {
 fn nginx(dir: &Path, upstream: &str) -> String {
     let dir = dir.display();
     format!(
-        "daemon off; worker_processes 2; pid {dir}/pid; error_log stderr warn;
+        "daemon off; master_process off; pid {dir}/pid; error_log stderr warn;
         events {{ worker_connections 256; }}
         http {{
             access_log off; client_max_body_size 64m; keepalive_requests 100000;

@@ -53,13 +53,20 @@ enum Part {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    let opened = match &args.part {
+        Part::Exec(args) => args.open(),
+        _ => Ok(None),
+    };
     let entered = args.place.enter();
     let (result, is_client) = match args.part {
         Part::Serve(args) => (entered.and_then(|()| serve::run(args)), false),
         Part::Sidecar(args) => (entered.and_then(|()| sidecar::run(args)), false),
         Part::Broker(args) => (entered.and_then(|()| broker::run(&args)), false),
         Part::Exec(args) => {
-            let started = entered.and_then(|()| exec::run(&args));
+            let started = opened.and_then(|opened| {
+                entered?;
+                exec::run(&args, opened.as_ref())
+            });
             (started.map(|never| match never {}), false)
         }
         Part::Victim(args) => (entered.and_then(|()| victim::run(&args)), false),
