@@ -17,14 +17,12 @@ pub fn put(socket: &Socket, key: u64, length: usize) -> Result<(), String> {
     let head = format!("PUT /{key} HTTP/1.1\r\nHost: app\r\nContent-Length: {length}\r\n\r\n");
     thread::scope(|scope| {
         scope.spawn(|| {
-            send_all(socket, head.as_bytes());
-            let mut piece = vec![0; 48 << 10];
-            let mut done = 0;
-            while done < length {
-                let now = piece.len().min(length - done);
-                Pattern::new(key).fill(done as u64, &mut piece[..now]);
-                send_all(socket, &piece[..now]);
-                done += now;
+            let mut message = head.into_bytes();
+            let body = message.len();
+            message.resize(body + length, 0);
+            Pattern::new(key).fill(0, &mut message[body..]);
+            for piece in message.chunks(48 << 10) {
+                send_all(socket, piece);
             }
         });
         let mut reader = Reader::new(socket);
@@ -64,13 +62,13 @@ fn echo(socket: &Socket) -> io::Result<bool> {
     };
     let length = head.length.unwrap_or(0);
     // Not before it has all: a proxy may not read the answer while it has something to write.
-    let mut body = Vec::with_capacity(length);
-    while body.len() < length {
-        body.extend(reader.body(length - body.len())?);
-    }
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
-    send_all(socket, head.as_bytes());
-    send_all(socket, &body);
+    let mut answer = head.into_bytes();
+    let all = answer.len() + length;
+    while answer.len() < all {
+        answer.extend(reader.body(all - answer.len())?);
+    }
+    send_all(socket, &answer);
     Ok(true)
 }
 
