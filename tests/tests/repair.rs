@@ -123,7 +123,7 @@ fn pins_of_maps_and_programs_are_put_back() {
     };
     let mut pins = mesh.agent.state().pins();
     pins.retain(|pin| !pin.starts_with("pods"));
-    assert_eq!(pins.len(), 7 + 11 + 10, "{pins:?}");
+    assert_eq!(pins.len(), 7 + 16 + 11, "{pins:?}");
     for pin in &pins {
         // By these two it is known what all others are, and no program holds on to them.
         if pin.ends_with("STATE") || pin.ends_with("POD_RECORDS") {
