@@ -11,7 +11,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use osm_ebpf_common::maps::{
-    Counters, HandshakeKey, InterfaceKey, ListenerKey, LocalKey, MAX_PODS, Meta,
+    Counters, HandshakeKey, InterceptedPair, InterfaceKey, ListenerKey, LocalKey, MAX_PODS, Meta,
     OriginalDestination, PodEntry, PodRecord, PolicyRecord, PolicyWord, PortPage, PortPageKey,
     RangeEntry, RangeKey, RouteEntry, RouteKey, ShortcutKey, ShortcutPair, ShortcutSocket,
     SocketLayout, State,
@@ -19,6 +19,7 @@ use osm_ebpf_common::maps::{
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 const PODS_LIMIT: usize = MAX_PODS as usize;
+const INTERCEPTED_PAIRS: usize = InterceptedPair::PLACES as usize;
 
 /// Netns cookie → the pod. Written by the agent at enrolment, removed at withdrawal.
 #[btf_map]
@@ -38,6 +39,12 @@ pub static LOCALS: HashMap<LocalKey, u32, 16_384, ON_DEMAND> = HashMap::new();
 /// policy comes into force, never changed, removed when no pod uses the policy.
 #[btf_map]
 pub static RANGES: LpmTrie<RangeKey, RangeEntry, 4_194_304> = LpmTrie::new();
+
+/// Hash of the pair in it → the last policy and IPv4 address that [`RANGES`] said nothing against.
+/// Written by connect, which saves the way through the trie by it. A policy's ranges never change,
+/// so that what is here stays right. Preallocated, 8 bytes each.
+#[btf_map]
+pub static INTERCEPTED: Array<InterceptedPair, INTERCEPTED_PAIRS> = Array::new();
 
 /// (policy, direction, page) → excluded ports. Written and removed as [`RANGES`] is.
 #[btf_map]

@@ -8,14 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use socket2::SockRef;
 
-use super::order::{Dial, Done, LAST, Load, MORE};
-use super::{cpu_seconds, echo};
+use super::order::{Dial, Done, LAST, Load, MORE, Sockets};
+use super::{cpu_seconds, echo, wait};
 
 /// How much a stream writes at a time.
 const CHUNK: usize = 64 << 10;
-
-/// How long a connection that carries several messages may say nothing.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Carries out an order.
 ///
@@ -23,15 +20,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Where a connection fails.
 pub fn run(dial: &Dial) -> Result<Done> {
     match dial.load {
-        Load::Connections => connections(dial),
+        Load::Connections(sockets) => connections(dial, sockets),
         Load::Paced { rate } => paced(dial, rate),
         Load::Requests { connections, size } => {
-            let streams = open(dial.to, connections)?;
-            if connections == 1 {
-                one_by_one(dial, &streams[0], size)
-            } else {
-                echo::requests(dial, &streams, size)
-            }
+            echo::requests(dial, &open(dial.to, connections)?, size)
         }
         Load::Streams { connections } => write_all(dial, &open(dial.to, connections)?),
     }
@@ -79,37 +71,54 @@ pub fn warm_at(dial: &Dial) -> Instant {
     Instant::now() + Duration::from_millis(dial.warm_up)
 }
 
-fn connections(dial: &Dial) -> Result<Done> {
+fn connections(dial: &Dial, sockets: Sockets) -> Result<Done> {
+    let connection = |byte| match sockets {
+        Sockets::Blocking => connection(dial.to, byte).map(drop),
+        Sockets::NonBlocking => connection_by_poll(dial.to, byte),
+    };
     let mut warm = 1;
     let warm_at = warm_at(dial);
     while Instant::now() < warm_at {
-        connection(dial.to, MORE)?;
+        connection(MORE)?;
         warm += 1;
     }
     let window = Window::open(dial)?;
     let mut count = 0;
     while !window.is_over() {
-        connection(dial.to, MORE)?;
+        connection(MORE)?;
         count += 1;
     }
     let done = window.close(warm + count, count)?;
-    connection(dial.to, LAST)?;
+    connection(LAST)?;
     Ok(done)
 }
 
 /// Connect, one byte, close; the instant at which connect() returned.
-///
-/// The sidecar closes first, and is then reset, so that neither end stays in TIME_WAIT: ports
-/// never run short, and no measurement has to search among the sockets of the one before.
 fn connection(to: SocketAddrV4, byte: u8) -> Result<Instant> {
     let dialling = || format!("dialling {to}");
     let mut stream = TcpStream::connect(to).with_context(dialling)?;
     let connected = Instant::now();
     stream.write_all(&[byte]).with_context(dialling)?;
     let left = stream.read(&mut [0]).with_context(dialling)?;
-    ensure!(left == 0, "{to} answers, which no sidecar of ours does");
-    SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+    close(&stream, left)?;
     Ok(connected)
+}
+
+/// The same on a socket that does not block.
+fn connection_by_poll(to: SocketAddrV4, byte: u8) -> Result<()> {
+    let dialling = || format!("dialling {to}");
+    let stream = wait::connect(to).with_context(dialling)?;
+    wait::write_all(&stream, &[byte]).with_context(dialling)?;
+    let left = wait::read(&stream, &mut [0]).with_context(dialling)?;
+    close(&stream, left)
+}
+
+/// The sidecar closes first, and is then reset, so that neither end stays in TIME_WAIT: ports
+/// never run short, and no measurement has to search among the sockets of the one before.
+fn close(stream: &TcpStream, left: usize) -> Result<()> {
+    ensure!(left == 0, "the sidecar answers, which none of ours does");
+    SockRef::from(stream).set_linger(Some(Duration::ZERO))?;
+    Ok(())
 }
 
 /// An open loop: the times are fixed beforehand, and what is late because something before it was
@@ -149,38 +158,14 @@ fn wait_until(due: Instant) {
     }
 }
 
+/// Connections that don't block, as applications and sidecars have them that hold many.
 fn open(to: SocketAddrV4, count: usize) -> Result<Vec<TcpStream>> {
-    (0..count)
-        .map(|_| {
-            let stream = TcpStream::connect(to).with_context(|| format!("dialling {to}"))?;
-            stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            Ok(stream)
-        })
-        .collect()
-}
-
-/// Request and response on one connection, without anything to wait for several.
-fn one_by_one(dial: &Dial, mut stream: &TcpStream, size: usize) -> Result<Done> {
-    let mut message = vec![0; size];
-    let mut exchange = || -> Result<()> {
-        stream.write_all(&message).context("sending a request")?;
-        stream
-            .read_exact(&mut message)
-            .context("waiting for a response")
+    let one = |_| {
+        let stream = wait::connect(to).with_context(|| format!("dialling {to}"))?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
     };
-    let warm_at = warm_at(dial);
-    while Instant::now() < warm_at {
-        exchange()?;
-    }
-    let window = Window::open(dial)?;
-    let mut count = 0;
-    while !window.is_over() {
-        exchange()?;
-        count += 1;
-    }
-    window.close(1, count)
+    (0..count).map(one).collect()
 }
 
 /// Writes on all streams at once, and waits until the other end has read all of it.
@@ -202,21 +187,19 @@ fn write_all(dial: &Dial, streams: &[TcpStream]) -> Result<Done> {
     let count = until(window.end)?;
     // What is still on its way at the end was at the start as well: the buffers were full.
     let done = window.close(streams.len() as u64, count)?;
-    for mut stream in streams {
+    for stream in streams {
         stream.shutdown(std::net::Shutdown::Write)?;
-        let left = stream
-            .read(&mut [0])
-            .context("waiting for the end of a stream")?;
+        let left = wait::read(stream, &mut [0]).context("waiting for the end of a stream")?;
         ensure!(left == 0, "a sink answers");
     }
     Ok(done)
 }
 
-fn write_until(mut stream: &TcpStream, end: Instant) -> Result<u64> {
+fn write_until(stream: &TcpStream, end: Instant) -> Result<u64> {
     let chunk = vec![0x5a; CHUNK];
     let mut count = 0;
     while Instant::now() < end {
-        stream.write_all(&chunk).context("writing a stream")?;
+        wait::write_all(stream, &chunk).context("writing a stream")?;
         count += CHUNK as u64;
     }
     Ok(count)

@@ -1,6 +1,6 @@
 //! Requests and responses, on many connections at once.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::net::TcpStream;
 use std::time::Instant;
 
@@ -9,6 +9,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use super::client::{Window, warm_at};
 use super::order::{Dial, Done};
+use super::wait;
 
 /// How many events are taken at a time.
 const EVENTS: usize = 64;
@@ -44,29 +45,12 @@ pub fn requests(dial: &Dial, streams: &[TcpStream], size: usize) -> Result<Done>
 /// # Errors
 /// Where a connection fails.
 pub fn responses(streams: &[TcpStream], size: usize) -> Result<()> {
-    if let [stream] = streams {
-        return responses_on(stream, size);
-    }
     let mut many = Many::new(streams, size)?;
     let mut open = streams.len() as u64;
     while open > 0 {
         open -= many.turn(EpollTimeout::NONE)?.closed;
     }
     Ok(())
-}
-
-fn responses_on(mut stream: &TcpStream, size: usize) -> Result<()> {
-    let mut message = vec![0; size];
-    loop {
-        let turn = stream
-            .read_exact(&mut message)
-            .and_then(|()| stream.write_all(&message));
-        match turn {
-            Ok(()) => {}
-            Err(error) if is_end(&error) => return Ok(()),
-            Err(error) => bail!("answering a request: {error}"),
-        }
-    }
 }
 
 /// Connections on which a whole message is answered with one of the same size.
@@ -101,8 +85,7 @@ impl<'a> Many<'a> {
 
     /// Never blocks for long: at most one message is on its way in each direction.
     fn send(&self, index: usize) -> io::Result<()> {
-        let mut stream = &self.streams[index];
-        stream.write_all(&self.message)
+        wait::write_all(&self.streams[index], &self.message)
     }
 
     fn turn(&mut self, patience: EpollTimeout) -> Result<Turn> {

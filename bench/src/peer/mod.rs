@@ -1,13 +1,13 @@
 //! The two ends of every measured connection: a process inside a pod that does what it is told.
 //!
 //! One order a line on stdin, one answer a line on stdout, in JSON. A peer is a client or a
-//! sidecar by what it is ordered to do; its sockets block, and nothing but the measured system
-//! calls is in its loops.
+//! sidecar by what it is ordered to do. Nothing but the measured system calls is in its loops.
 
 mod client;
 mod echo;
 mod order;
 mod sidecar;
+mod wait;
 
 use std::io::{self, BufRead as _, Write as _};
 use std::net::TcpListener;
@@ -20,7 +20,7 @@ use nix::sys::time::TimeValLike as _;
 use nix::unistd::Pid;
 use osm_tests::enter::Place;
 
-pub use order::{Answer, Dial, Done, Listener, Load, Order, Serve, Served, Task};
+pub use order::{Answer, Dial, Done, Listener, Load, Order, Serve, Served, Sockets, Task};
 
 /// The sidecar's port for outbound connections.
 pub const OUTBOUND_PORT: u16 = 15001;

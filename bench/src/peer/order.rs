@@ -28,12 +28,21 @@ pub struct Dial {
     pub millis: u64,
 }
 
-/// What a client does. A sidecar has to do the [`Task`] that goes with it.
+/// How calls on sockets wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sockets {
+    /// In the call itself.
+    Blocking,
+    /// In poll(), after a call that could not go on.
+    NonBlocking,
+}
+
+/// What a client does. Sockets never block where they carry several messages. A sidecar has to do the [`Task`] that goes with it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Load {
     /// One connection after the other: connect, one byte, close.
-    Connections,
-    /// The same, each at its time, whatever became of the one before.
+    Connections(Sockets),
+    /// The same on blocking sockets, each at its time, whatever became of the one before.
     Paced {
         /// Connections per second.
         rate: f64,
@@ -57,7 +66,8 @@ impl Load {
     #[must_use]
     pub fn task(self) -> Task {
         match self {
-            Self::Connections | Self::Paced { .. } => Task::Connections,
+            Self::Connections(sockets) => Task::Connections(sockets),
+            Self::Paced { .. } => Task::Connections(Sockets::Blocking),
             Self::Requests { connections, size } => Task::Echo { connections, size },
             Self::Streams { connections } => Task::Sink { connections },
         }
@@ -90,7 +100,7 @@ pub enum Listener {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Task {
     /// Accept, read a byte, close; until the byte is [`LAST`].
-    Connections,
+    Connections(Sockets),
     /// Send back what comes, `size` bytes at a time, on that many connections, until all are closed.
     Echo {
         /// How many.

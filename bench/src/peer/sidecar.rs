@@ -4,13 +4,13 @@ use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::thread::{self, ScopedJoinHandle};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::errno::Errno;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::OriginalDst;
 
-use super::order::{LAST, Serve, Served, Task};
-use super::{cpu_seconds, echo};
+use super::order::{LAST, Serve, Served, Sockets, Task};
+use super::{cpu_seconds, echo, wait};
 
 /// How much a sink reads at a time.
 const CHUNK: usize = 64 << 10;
@@ -27,7 +27,8 @@ pub fn run(serve: &Serve, listener: &TcpListener) -> Result<Served> {
         served: Served::default(),
     };
     match serve.task {
-        Task::Connections => connections(&mut door)?,
+        Task::Connections(Sockets::Blocking) => connections(&mut door)?,
+        Task::Connections(Sockets::NonBlocking) => connections_by_poll(&mut door)?,
         Task::Echo { connections, size } => {
             let streams = door.accept_all(connections)?;
             echo::responses(&streams, size)?;
@@ -47,8 +48,12 @@ struct Door<'a> {
 }
 
 impl Door<'_> {
-    fn accept(&mut self) -> Result<TcpStream> {
-        let (stream, _) = self.listener.accept().context("accepting")?;
+    fn accept(&mut self, sockets: Sockets) -> Result<TcpStream> {
+        let stream = match sockets {
+            Sockets::Blocking => self.listener.accept().map(|(stream, _)| stream),
+            Sockets::NonBlocking => wait::accept(self.listener),
+        };
+        let stream = stream.context("accepting")?;
         self.served.accepted += 1;
         let original = original_destination(&stream);
         let is_right = match (&original, self.expect) {
@@ -67,7 +72,7 @@ impl Door<'_> {
     fn accept_all(&mut self, count: usize) -> Result<Vec<TcpStream>> {
         (0..count)
             .map(|_| {
-                let stream = self.accept()?;
+                let stream = self.accept(Sockets::NonBlocking)?;
                 stream.set_nodelay(true)?;
                 Ok(stream)
             })
@@ -84,8 +89,20 @@ fn original_destination(stream: &TcpStream) -> Result<SocketAddrV4, Errno> {
 fn connections(door: &mut Door<'_>) -> Result<()> {
     let mut byte = [0];
     loop {
-        let mut stream = door.accept()?;
+        let mut stream = door.accept(Sockets::Blocking)?;
         stream.read_exact(&mut byte).context("reading the byte")?;
+        if byte[0] == LAST {
+            return Ok(());
+        }
+    }
+}
+
+fn connections_by_poll(door: &mut Door<'_>) -> Result<()> {
+    let mut byte = [0];
+    loop {
+        let stream = door.accept(Sockets::NonBlocking)?;
+        let count = wait::read(&stream, &mut byte).context("reading the byte")?;
+        ensure!(count == 1, "a connection without a byte");
         if byte[0] == LAST {
             return Ok(());
         }
@@ -97,15 +114,15 @@ fn sink(streams: Vec<TcpStream>) -> Result<()> {
     thread::scope(|scope| {
         let readers: Vec<_> = streams
             .into_iter()
-            .map(|stream| scope.spawn(move || read_to_end(stream)))
+            .map(|stream| scope.spawn(move || read_to_end(&stream)))
             .collect();
         let mut read = readers.into_iter().map(ScopedJoinHandle::join);
         read.try_for_each(|it| it.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
 }
 
-fn read_to_end(mut stream: TcpStream) -> Result<()> {
+fn read_to_end(stream: &TcpStream) -> Result<()> {
     let mut chunk = vec![0; CHUNK];
-    while stream.read(&mut chunk).context("reading a stream")? > 0 {}
+    while wait::read(stream, &mut chunk).context("reading a stream")? > 0 {}
     Ok(())
 }

@@ -42,8 +42,16 @@ pub struct Chart {
 
 /// What the first plot compares, and what it calls it.
 const OVERVIEW: [(&str, &str, &str); 6] = [
-    ("connections-outbound", "", "connections, outbound"),
-    ("connections-inbound", "", "connections, inbound"),
+    (
+        "connections-outbound",
+        "blocking sockets",
+        "connections, outbound",
+    ),
+    (
+        "connections-inbound",
+        "blocking sockets",
+        "connections, inbound",
+    ),
     ("requests", "1 × 64 B, one core", "requests, 1 × 64 B"),
     ("requests", "64 × 1 KiB, one core", "requests, 64 × 1 KiB"),
     ("streams", "1, one core", "bytes, 1 stream"),

@@ -1,7 +1,7 @@
 //! What measurements are called where people read them.
 
 /// Titles; a measurement without one goes by its name.
-const TITLES: [(&str, &str); 15] = [
+const TITLES: [(&str, &str); 16] = [
     ("connections-outbound", "Connections, outbound"),
     (
         "connections-outbound-cpu",
@@ -19,6 +19,10 @@ const TITLES: [(&str, &str); 15] = [
     ("requests", "Requests and responses"),
     ("streams", "Streams"),
     ("streams-cpu", "Streams: processor time of both ends"),
+    (
+        "streams-shortcut",
+        "Streams: share of bytes that took the shortcut",
+    ),
     (
         "lists-connections-outbound",
         "Connections, outbound, with long lists",

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::lists::Lists;
 use super::stage::{Cores, Outcome, Run, Stage};
 use super::subject::Way;
-use crate::peer::Load;
+use crate::peer::{Load, Sockets};
 use crate::sample::{Better, Sample, Variant};
 use crate::stats::{quantile, to_f64};
 
@@ -26,8 +26,8 @@ const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.99
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Job {
-    /// Connections per second.
-    Connections,
+    /// Connections per second, and processor time for each.
+    Connections(Sockets),
     /// Latency of connect() at several shares of the rate that was just measured.
     Latency,
     /// Requests and responses per second.
@@ -72,11 +72,9 @@ impl Cell {
     /// Where a connection fails, or was not intercepted as it should have been.
     pub fn measure(&self, stage: &mut Stage) -> Result<Vec<Sample>> {
         let samples = match self.job {
-            Job::Connections => self.connections(stage),
+            Job::Connections(sockets) => self.connections(stage, sockets),
             Job::Latency => self.latency(stage),
-            Job::Requests { connections, size } => {
-                self.rate(stage, Load::Requests { connections, size }, self.slice)
-            }
+            Job::Requests { connections, size } => self.requests(stage, connections, size),
             Job::Streams { connections } => self.streams(stage, connections),
         };
         samples.with_context(|| {
@@ -91,7 +89,7 @@ impl Cell {
     /// As [`Self::measure`].
     pub fn warm_up(&self, stage: &mut Stage) -> Result<()> {
         let little = match self.job {
-            Job::Latency => Job::Connections,
+            Job::Latency => Job::Connections(Sockets::Blocking),
             other => other,
         };
         let cell = Self {
@@ -113,8 +111,8 @@ impl Cell {
         stage.measure(self.variant, self.lists, run)
     }
 
-    fn connections(&self, stage: &mut Stage) -> Result<Vec<Sample>> {
-        let outcome = self.run(stage, Load::Connections, self.slice)?;
+    fn connections(&self, stage: &mut Stage, sockets: Sockets) -> Result<Vec<Sample>> {
+        let outcome = self.run(stage, Load::Connections(sockets), self.slice)?;
         let per_second = self.sample(rate(&outcome), "1/s", Better::Higher);
         // The sidecar's time is that of the unmeasured connections as well.
         let client = outcome.client.cpu_seconds / exact(outcome.client.count);
@@ -124,13 +122,16 @@ impl Cell {
         Ok(vec![per_second, each])
     }
 
-    fn rate(&self, stage: &mut Stage, load: Load, slice: Duration) -> Result<Vec<Sample>> {
-        let outcome = self.run(stage, load, slice)?;
+    fn requests(&self, stage: &mut Stage, connections: usize, size: usize) -> Result<Vec<Sample>> {
+        let outcome = self.run(stage, Load::Requests { connections, size }, self.slice)?;
+        let sent = outcome.client.count * u64::try_from(2 * size)?;
+        assert_way_of_bytes(self.variant, sent, outcome.loopback_bytes)?;
         Ok(vec![self.sample(rate(&outcome), "1/s", Better::Higher)])
     }
 
     fn latency(&self, stage: &mut Stage) -> Result<Vec<Sample>> {
-        let highest = rate(&self.run(stage, Load::Connections, self.slice / 2)?);
+        let highest =
+            rate(&self.run(stage, Load::Connections(Sockets::Blocking), self.slice / 2)?);
         let mut samples = Vec::new();
         for percent in RATES {
             let rate = highest * f64::from(percent) / 100.0;
@@ -148,7 +149,6 @@ impl Cell {
     fn streams(&self, stage: &mut Stage, connections: usize) -> Result<Vec<Sample>> {
         let outcome = self.run(stage, Load::Streams { connections }, self.slice)?;
         let done = &outcome.client;
-        assert_way_of_exact(self.variant, done.count, outcome.loopback_bytes)?;
         let gigabytes = exact(done.count) / 1e9;
         let per_second = self.sample(gigabytes / done.seconds, "GB/s", Better::Higher);
         // The sidecar's time is that of the unmeasured bytes as well.
@@ -156,7 +156,17 @@ impl Cell {
         let cpu = done.cpu_seconds + outcome.sidecar.cpu_seconds * share;
         let mut per_gigabyte = self.sample(cpu / gigabytes, "s/GB", Better::Lower);
         per_gigabyte.measurement += "-cpu";
-        Ok(vec![per_second, per_gigabyte])
+        let mut samples = vec![per_second, per_gigabyte];
+        if self.variant == Variant::EbpfShortcut {
+            // Where the reader falls far behind, what follows goes by TCP.
+            let around = 1.0 - exact(outcome.loopback_bytes) / exact(done.count);
+            let mut share = self.sample(around.max(0.0) * 100.0, "%", Better::Higher);
+            share.measurement += "-shortcut";
+            samples.push(share);
+        } else {
+            assert_way_of_bytes(self.variant, done.count, outcome.loopback_bytes)?;
+        }
+        Ok(samples)
     }
 
     fn sample(&self, value: f64, unit: &str, better: Better) -> Sample {
@@ -180,7 +190,7 @@ fn exact(count: u64) -> f64 {
 }
 
 /// With the shortcut, bytes go around the loopback interface; without, all of them go over it.
-fn assert_way_of_exact(variant: Variant, sent: u64, loopback: u64) -> Result<()> {
+fn assert_way_of_bytes(variant: Variant, sent: u64, loopback: u64) -> Result<()> {
     if variant == Variant::EbpfShortcut {
         ensure!(
             loopback < sent / 10,
@@ -209,7 +219,7 @@ mod tests {
             (Variant::Direct, 1000, 999, false),
         ];
         for (variant, sent, loopback, is_right) in cases {
-            let outcome = assert_way_of_exact(variant, sent, loopback);
+            let outcome = assert_way_of_bytes(variant, sent, loopback);
             assert_eq!(outcome.is_ok(), is_right, "{variant} {sent} {loopback}");
         }
     }

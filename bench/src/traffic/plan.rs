@@ -9,6 +9,7 @@ use super::cell::{Cell, Job};
 use super::lists::Lists;
 use super::stage::Cores;
 use super::subject::Way;
+use crate::peer::Sockets;
 use crate::sample::Variant;
 
 /// The measurements, by which `--only` chooses.
@@ -84,11 +85,19 @@ struct Shared {
 
 impl Planner<'_> {
     fn connections(&self, name: &'static str, way: Way) -> Block {
-        let shared = Shared {
-            way,
-            ..self.plain(name, Job::Connections, self.slice(150, 400))
+        let of = |sockets, setting: &str| {
+            all(&Shared {
+                setting: setting.to_owned(),
+                way,
+                ..self.plain(name, Job::Connections(sockets), self.slice(150, 400))
+            })
         };
-        self.block(name, self.rounds(4, 21), vec![all(&shared)])
+        let mut settings = vec![of(Sockets::Blocking, "blocking sockets")];
+        // From outside, nothing takes the shortcut.
+        if way == Way::Outbound {
+            settings.push(of(Sockets::NonBlocking, "non-blocking sockets"));
+        }
+        self.block(name, self.rounds(4, 21), settings)
     }
 
     fn latency(&self, name: &'static str) -> Block {
@@ -135,9 +144,13 @@ impl Planner<'_> {
             (
                 "lists-connections-outbound",
                 Way::Outbound,
-                Job::Connections,
+                Job::Connections(Sockets::Blocking),
             ),
-            ("lists-connections-inbound", Way::Inbound, Job::Connections),
+            (
+                "lists-connections-inbound",
+                Way::Inbound,
+                Job::Connections(Sockets::Blocking),
+            ),
             (
                 "lists-requests",
                 Way::Outbound,

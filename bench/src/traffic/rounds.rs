@@ -119,10 +119,15 @@ mod tests {
             is_quick: true,
             rounds: None,
         };
-        let block = plan::block("connections-outbound", effort, &[0, 1]);
+        let block = plan::block("connections-inbound", effort, &[0, 1]);
         let cells = count(&block);
         let firsts: std::collections::HashSet<_> = (0..2 * cells)
-            .map(|round| order(&block, round)[0].variant)
+            .map(|round| {
+                (
+                    &order(&block, round)[0].setting,
+                    order(&block, round)[0].variant,
+                )
+            })
             .collect();
         assert_eq!(firsts.len(), cells);
         for round in 0..cells {
