@@ -46,7 +46,7 @@ pub fn ratio(value: f64) -> String {
 /// A share as a percentage.
 #[must_use]
 pub fn percent(share: f64) -> String {
-    format!("{:.0} %", share * 100.0)
+    format!("{:.0}%", share * 100.0)
 }
 
 #[cfg(test)]
@@ -82,6 +82,6 @@ mod tests {
         }
         assert_eq!(ratio(0.923), "0.92");
         assert_eq!(ratio(0.0123), "0.012");
-        assert_eq!(percent(0.034), "3 %");
+        assert_eq!(percent(0.034), "3%");
     }
 }
