@@ -8,9 +8,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use crate::{
     address::Address,
     maps::{
-        Counters, HandshakeKey, InterfaceKey, ListenerKey, LocalKey, Meta, OriginalDestination,
-        PodEntry, PodRecord, PolicyRecord, PolicyWord, PortPage, PortPageKey, RangeEntry, RangeKey,
-        RouteEntry, RouteKey, ShortcutKey, ShortcutPair, ShortcutSocket, SocketLayout, State,
+        AppCalls, Counters, HandshakeKey, InterceptedPair, InterfaceKey, ListenerKey, LocalKey,
+        Meta, OriginalDestination, PodEntry, PodRecord, PolicyRecord, PolicyWord, PortPage,
+        PortPageKey, RangeEntry, RangeKey, RouteEntry, RouteKey, ShortcutKey, ShortcutPair,
+        ShortcutSocket, SocketLayout, State,
     },
 };
 
@@ -58,8 +59,10 @@ macro_rules! pod {
 }
 
 pod!(
+    AppCalls,
     Counters,
     HandshakeKey,
+    InterceptedPair,
     InterfaceKey,
     ListenerKey,
     LocalKey,

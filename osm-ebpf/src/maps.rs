@@ -11,14 +11,15 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use osm_ebpf_common::maps::{
-    Counters, HandshakeKey, InterfaceKey, ListenerKey, LocalKey, MAX_PODS, Meta,
-    OriginalDestination, PodEntry, PodRecord, PolicyRecord, PolicyWord, PortPage, PortPageKey,
-    RangeEntry, RangeKey, RouteEntry, RouteKey, ShortcutKey, ShortcutPair, ShortcutSocket,
-    SocketLayout, State,
+    AppCalls, Counters, HandshakeKey, InterceptedPair, InterfaceKey, ListenerKey, LocalKey,
+    MAX_PODS, Meta, OriginalDestination, PodEntry, PodRecord, PolicyRecord, PolicyWord, PortPage,
+    PortPageKey, RangeEntry, RangeKey, RouteEntry, RouteKey, ShortcutKey, ShortcutPair,
+    ShortcutSocket, SocketLayout, State,
 };
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 const PODS_LIMIT: usize = MAX_PODS as usize;
+const INTERCEPTED_PAIRS: usize = InterceptedPair::PLACES as usize;
 
 /// Netns cookie → the pod. Written by the agent at enrolment, removed at withdrawal.
 #[btf_map]
@@ -38,6 +39,12 @@ pub static LOCALS: HashMap<LocalKey, u32, 16_384, ON_DEMAND> = HashMap::new();
 /// policy comes into force, never changed, removed when no pod uses the policy.
 #[btf_map]
 pub static RANGES: LpmTrie<RangeKey, RangeEntry, 4_194_304> = LpmTrie::new();
+
+/// Hash of the pair in it → the last policy and IPv4 address that [`RANGES`] said nothing against.
+/// Written by connect, which saves the way through the trie by it. A policy's ranges never change,
+/// so that what is here stays right. Preallocated, 8 bytes each.
+#[btf_map]
+pub static INTERCEPTED: Array<InterceptedPair, INTERCEPTED_PAIRS> = Array::new();
 
 /// (policy, direction, page) → excluded ports. Written and removed as [`RANGES`] is.
 #[btf_map]
@@ -81,11 +88,11 @@ pub static LISTENERS: SockHash<ListenerKey, 65_536> = SockHash::new();
 #[btf_map]
 pub static INBOUND_POD: PerCpuArray<u64, 1> = PerCpuArray::new();
 
-/// The one program in which those of all pods go on. Written by the agent as it loads it. One for
-/// each version. The kernel empties it when it is neither open nor pinned anywhere, so that it is
+/// Family → the program in which those of all pods go on; the same one twice. Written by the agent
+/// as it loads it. One for each version. The kernel empties it when it is neither open nor pinned anywhere, so that it is
 /// pinned with every pod.
 #[btf_map]
-pub static INBOUND_CODE: ProgramArray<1> = ProgramArray::new();
+pub static INBOUND_CODE: ProgramArray<2> = ProgramArray::new();
 
 /// Shared. Pod's slot → its counters, per CPU. Written by all programs, zeroed by the agent at
 /// enrolment. Preallocated, 256 bytes a slot and CPU.
@@ -106,6 +113,11 @@ pub static SHORTCUT_SOCKETS: SkStorage<ShortcutSocket> = SkStorage::new();
 /// for the first time, or by sockops as that is closed.
 #[btf_map]
 pub static SHORTCUT_PAIRS: HashMap<HandshakeKey, ShortcutPair, 65_536, ON_DEMAND> = HashMap::new();
+
+/// Address and port that the sidecar finds an app at → how the app uses what it accepts there. Written by
+/// sockops and `shortcut`.
+#[btf_map]
+pub static SHORTCUT_APPS: HashMap<HandshakeKey, AppCalls, 16_384, ON_DEMAND> = HashMap::new();
 
 /// Where the kernel keeps what `shortcut` asks of sockets. Written by the agent before the first pod takes
 /// the shortcut.

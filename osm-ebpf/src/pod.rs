@@ -7,14 +7,14 @@ use osm_ebpf_common::{
     address::Address,
     decision::{self, Direction, RangeRule},
     maps::{
-        InterfaceKey, LocalKey, PodEntry, PolicyWord, PortPageKey, RangeEntry, RangeKey,
-        RouteEntry, RouteKey,
+        InterceptedPair, InterfaceKey, LocalKey, PodEntry, PolicyWord, PortPageKey, RangeEntry,
+        RangeKey, RouteEntry, RouteKey,
     },
     reason::Reason,
 };
 
 use crate::maps::{
-    COUNTERS, INTERFACES, LOCALS, PODS, POLICY_IN_FORCE, PORT_PAGES, RANGES, ROUTES,
+    COUNTERS, INTERCEPTED, INTERFACES, LOCALS, PODS, POLICY_IN_FORCE, PORT_PAGES, RANGES, ROUTES,
 };
 
 /// A pod and the one policy that this run of the program goes by.
@@ -115,13 +115,27 @@ impl decision::Pod for Pod {
 
     #[inline(always)]
     fn range(&self, destination: &Address) -> RangeRule {
-        let found = if self.policy.has(PolicyWord::RANGES) {
-            let key = RangeKey::new(self.policy.id(), *destination);
-            RANGES.get(&Key::new(RangeKey::FULL_LENGTH, key)).copied()
-        } else {
-            None
-        };
-        RangeEntry::rule(found, self.policy, destination)
+        if !self.policy.has(PolicyWord::RANGES) {
+            return RangeEntry::rule(None, self.policy, destination);
+        }
+        let pair = InterceptedPair::new(self.policy.id(), destination);
+        let kept = pair.and_then(|pair| INTERCEPTED.get_ptr_mut(pair.place()));
+        // SAFETY: an element of an array stays, and is read and written as one word.
+        if let Some(kept) = kept
+            && Some(unsafe { kept.read_volatile() }) == pair
+        {
+            return RangeRule::Intercepted;
+        }
+        let key = RangeKey::new(self.policy.id(), *destination);
+        let found = RANGES.get(&Key::new(RangeKey::FULL_LENGTH, key)).copied();
+        let rule = RangeEntry::rule(found, self.policy, destination);
+        if rule == RangeRule::Intercepted
+            && let (Some(kept), Some(pair)) = (kept, pair)
+        {
+            // SAFETY: as above.
+            unsafe { kept.write_volatile(pair) };
+        }
+        rule
     }
 
     #[inline(always)]

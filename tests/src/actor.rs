@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::canonical;
@@ -57,6 +57,21 @@ fn binary() -> PathBuf {
         .map(|dir| dir.join("actor"));
     let found = candidates.into_iter().find(|path| path.is_file());
     found.unwrap_or_else(|| panic!("no actor binary near {}; build osm-tests", test.display()))
+}
+
+/// The command for a process that sends or reads on this socket until it is killed
+/// (`actor victim`).
+#[must_use]
+pub fn victim(socket: &socket2::Socket) -> Command {
+    use std::os::fd::AsFd as _;
+    let socket = socket.as_fd().try_clone_to_owned();
+    let mut command = Command::new(binary());
+    command
+        .arg("victim")
+        .stdin(socket.expect("one more descriptor"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
 }
 
 /// A running server or sidecar. Killed on drop.

@@ -41,6 +41,7 @@ pub mod process;
 pub mod request;
 pub mod state;
 pub mod sys;
+pub mod traffic;
 pub mod world;
 
 pub use actor::Actor;

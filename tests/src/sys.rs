@@ -183,6 +183,15 @@ pub fn connect_by_ring(
 /// # Errors
 /// The error of the call, or `InvalidData` where the message carries none.
 pub fn receive_descriptor(stream: &UnixStream) -> io::Result<OwnedFd> {
+    let (_, descriptor) = receive_byte(stream)?;
+    descriptor.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Takes one byte from `stream`, and the file descriptor that comes with it, if one does.
+///
+/// # Errors
+/// The error of the call, or `UnexpectedEof` where the peer is gone.
+pub fn receive_byte(stream: &UnixStream) -> io::Result<(u8, Option<OwnedFd>)> {
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
     let mut byte = [0];
     let mut parts = [io::IoSliceMut::new(&mut byte)];
@@ -193,13 +202,65 @@ pub fn receive_descriptor(stream: &UnixStream) -> io::Result<OwnedFd> {
         Some(&mut control),
         MsgFlags::MSG_CMSG_CLOEXEC,
     )?;
+    if message.bytes == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
     let descriptor = message.cmsgs()?.find_map(|part| match part {
         ControlMessageOwned::ScmRights(list) => list.first().copied(),
         _ => None,
     });
-    let descriptor = descriptor.ok_or(io::ErrorKind::InvalidData)?;
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+    let descriptor = descriptor.map(|it| unsafe { OwnedFd::from_raw_fd(it) });
+    Ok((byte[0], descriptor))
+}
+
+/// `setsockopt` with these bytes.
+///
+/// # Errors
+/// The error of the call.
+pub fn setsockopt(socket: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(value.len()).map_err(io::Error::other)?;
+    // SAFETY: the value is as long as is said, and the kernel only reads it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            value.as_ptr().cast(),
+            length,
+        )
+    };
+    Errno::result(result)?;
+    Ok(())
+}
+
+/// A question to a socket whose answer is a number (ioctl_list(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// `FIONREAD`: bytes that can be read.
+    Unread,
+    /// `SIOCOUTQ`: bytes that the peer has not acknowledged.
+    Unacknowledged,
+    /// `SIOCATMARK`: 1 where the next byte is the urgent one.
+    AtMark,
+}
+
+/// Asks the socket.
+///
+/// # Errors
+/// The error of the call.
+pub fn ask(socket: BorrowedFd<'_>, question: Question) -> io::Result<i32> {
+    // asm-generic/sockios.h; the libc crate has no name for the last one.
+    let request = match question {
+        Question::Unread => libc::FIONREAD,
+        Question::Unacknowledged => libc::TIOCOUTQ,
+        Question::AtMark => 0x8905,
+    };
+    let mut answer = -1_i32;
+    // SAFETY: all three store an int, for which there is room that outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw mut answer) };
+    Errno::result(result)?;
+    Ok(answer)
 }
 
 /// Attaches somebody else's sockops program to a cgroup: it asks every socket to report its

@@ -266,3 +266,30 @@ fn passive_link_that_is_repaired_lets_no_connection_around() {
     assert!(count > 100, "{count} connections");
     assert_eq!(around, 0, "of {count} connections");
 }
+
+/// Without the map that knows the next policy's id, a new policy may get one that another had, of
+/// which some destinations were found to be intercepted.
+#[test]
+fn policy_with_the_id_of_a_former_one_goes_by_its_own_ranges() {
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
+    let key = "openservicemesh.io/outbound-ip-range-exclusion-list";
+    let pod = mesh.world.add_pod();
+    let mut sidecar = pod.sidecar();
+    let _remote = mesh.world.outside.server("remote", &[REMOTE]);
+    let mut app = pod.app();
+    let attach = |ranges| mesh.agent.attach(&pod).annotation(key, ranges).run();
+    let _ = attach("192.0.2.0/24").succeeded();
+    for _ in 0..2 {
+        expect_outbound(&mut sidecar, &app.connect(REMOTE), REMOTE, pod.ip4());
+    }
+    let _ = mesh.agent.detach(&pod).succeeded();
+    fs::remove_file(mesh.agent.state().map("META")).expect("the pin goes");
+    let _ = attach("198.51.100.0/24").succeeded();
+    expect_direct(&mut sidecar, &app.connect(REMOTE), "remote");
+    let _ = attach("192.0.2.0/24").succeeded();
+    expect_outbound(&mut sidecar, &app.connect(REMOTE), REMOTE, pod.ip4());
+    let _ = attach("198.51.100.0/24").succeeded();
+    expect_direct(&mut sidecar, &app.connect(REMOTE), "remote");
+}

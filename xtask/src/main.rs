@@ -11,6 +11,7 @@ mod kubernetes;
 mod privilege;
 mod progress;
 mod setup;
+mod shortcut;
 mod signals;
 mod test;
 mod workspace;
@@ -44,6 +45,8 @@ enum Verb {
     Test(test::Args),
     /// Hold both datapaths and the decision function against each other; needs root.
     Conformance(conformance::Args),
+    /// Random traffic over the loopback shortcut, checked byte by byte; needs root.
+    Shortcut(shortcut::Args),
     /// Measure what interception costs, against iptables and against none; needs root.
     Bench(bench::Args),
     /// Run the agent against a real Kubernetes API server, built the first time; needs root.
@@ -70,6 +73,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Check => check::run(&workspace),
         Verb::Test(args) => test::run(&workspace, args),
         Verb::Conformance(args) => conformance::run(&workspace, args),
+        Verb::Shortcut(args) => shortcut::run(&workspace, args),
         Verb::Bench(args) => bench::run(&workspace, args),
         Verb::E2eKubernetes(args) => kubernetes::run(&workspace, args),
         Verb::Demo(args) => demo::run(&workspace, args),

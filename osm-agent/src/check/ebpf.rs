@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config::Lists,
-    ebpf::{Ebpf, hooks::CGROUP_HOOKS, objects},
+    ebpf::{Ebpf, hooks::CGROUP_HOOKS, objects, shortcut},
     error::Result,
     interceptor::Interceptor as _,
     pod::{Netns, Pod},
@@ -39,6 +39,7 @@ const MAPS: &str = "maps";
 const LINK_PIN: &str = "link_pin";
 const LINK_DETACH: &str = "link_detach";
 const SK_LOOKUP: &str = "hook_sk_lookup";
+const SHORTCUT: &str = "loopback_shortcut";
 
 /// Kinds of maps, by number and by the name of the feature.
 const KINDS: [(MapType, &str); 6] = [
@@ -74,6 +75,9 @@ pub(super) fn unknown(features: &mut Features, why: &str) {
         if !features.has(&name) {
             features.unknown(&name, For::Ebpf, why);
         }
+    }
+    if !features.has(SHORTCUT) {
+        features.unknown(SHORTCUT, For::Shortcut, why);
     }
 }
 
@@ -162,6 +166,11 @@ fn probe_inside(features: &mut Features, cgroup: Option<&TemporaryCgroup>, netns
             for name in names.chain([SK_LOOKUP, LINK_PIN, LINK_DETACH]) {
                 features.unknown(name, For::Ebpf, &format!("not tried: it takes {what}"));
             }
+            features.unknown(
+                SHORTCUT,
+                For::Shortcut,
+                &format!("not tried: it takes {what}"),
+            );
             return;
         }
     };
@@ -172,6 +181,8 @@ fn probe_inside(features: &mut Features, cgroup: Option<&TemporaryCgroup>, netns
         let result = result.map(|link| links.push(link)).map(|()| "");
         features.note(&name, For::Ebpf, result);
     }
+    let result = shortcut::probe(&mut object).map(|()| "for spec.sidecar.shortcut");
+    features.note(SHORTCUT, For::Shortcut, result);
     let result = match netns {
         Some(netns) => link_to_netns(netns).map(|link| links.push(link)),
         None => Err("no network namespace can be made".into()),

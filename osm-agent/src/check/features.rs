@@ -24,6 +24,8 @@ pub enum For {
     Ebpf,
     /// Interception by iptables.
     Iptables,
+    /// The loopback shortcut, with which eBPF can do more.
+    Shortcut,
 }
 
 /// Whether a feature is there.

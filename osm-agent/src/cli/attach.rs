@@ -119,6 +119,9 @@ impl Attach {
         match enrolled {
             Ok(enrolled) => {
                 report(pod, "eBPF", enrolled);
+                if let Some(why) = ebpf.shortcut_not_taken(policy) {
+                    warn(format_args!("{why}"));
+                }
                 tidied?;
             }
             Err(error) => {
@@ -147,6 +150,11 @@ impl Attach {
         }
         let enrolled = self.iptables.tools().enrol(pod, Some(policy))?;
         report(pod, "iptables", enrolled);
+        if policy.takes_shortcut() {
+            warn(format_args!(
+                "spec.sidecar.shortcut: iptables has no loopback shortcut, bytes go by TCP"
+            ));
+        }
         // Only now: there is no moment without interception.
         mode::withdraw_from_ebpf(&self.state.state_dir, &pod.netns).map(drop)
     }

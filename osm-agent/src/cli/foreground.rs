@@ -63,6 +63,9 @@ pub fn hold(pod: &Pod, policy: &Policy) -> Result<()> {
         });
     }
     report(pod, "eBPF", ebpf.enrol(pod, Some(policy))?);
+    if let Some(why) = ebpf.shortcut_not_taken(policy) {
+        warn(format_args!("{why}"));
+    }
     pod.netns.unlock()?;
     thread::spawn(move || {
         let _ = signals.wait();

@@ -1,5 +1,7 @@
 //! Enrolling a pod: new, in place of what somebody changed, or from another version's programs.
 
+use std::{collections::HashMap, ptr};
+
 use osm_ebpf_common::{
     decision::Direction,
     maps::{MAX_PODS, PodRecord, PolicyWord},
@@ -50,6 +52,44 @@ impl Ebpf {
         })
     }
 
+    /// Puts pods under other lists and does nothing else: those that are intercepted by the programs
+    /// of this version, and whose lists depend on nothing of their own. Says which they were.
+    pub(super) fn switch_pods(&mut self, wanted: &[(u64, &Policy)]) -> Result<Vec<u64>> {
+        let mut switched = Vec::new();
+        // Pods with equal lists share a policy, which is made ready once.
+        let mut ready: HashMap<*const Policy, PolicyWord> = HashMap::new();
+        for (cookie, policy) in wanted {
+            if !policy.excluded_interfaces().is_empty() {
+                continue;
+            }
+            let word = match ready.get(&ptr::from_ref(*policy)) {
+                Some(word) => *word,
+                None => self.ensure_policy(policy)?,
+            };
+            ready.insert(ptr::from_ref(*policy), word);
+            if self.switch_pod(*cookie, word)? {
+                switched.push(*cookie);
+            }
+        }
+        Ok(switched)
+    }
+
+    fn switch_pod(&mut self, cookie: u64, word: PolicyWord) -> Result<bool> {
+        let (Some(record), Some(entry)) = (self.maps.record(cookie)?, self.maps.pod(cookie)?)
+        else {
+            return Ok(false);
+        };
+        let slot = record.slot();
+        let is_ours = record.version() == objects::version()
+            && slot < MAX_PODS
+            && (entry.slot(), entry.netns_cookie()) == (slot, cookie);
+        if !is_ours || self.maps.policy(slot)? == word {
+            return Ok(false);
+        }
+        self.maps.set_policy(slot, word)?;
+        Ok(true)
+    }
+
     /// Describes a pod and attaches the programs to it.
     fn enrol_new(&mut self, pod: &Pod, policy: &Policy) -> Result<Enrolled> {
         let cookie = pod.netns.cookie()?;
@@ -68,7 +108,7 @@ impl Ebpf {
             }),
             Err(error) => {
                 // The error that is reported is the first one; `recover_pods` tries again.
-                let _ = self.undescribe(cookie);
+                let _ = self.undescribe(&[cookie].into());
                 let _ = self.detach_unused_cgroups();
                 Err(error)
             }

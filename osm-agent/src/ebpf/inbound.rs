@@ -34,6 +34,9 @@ const CODE: &str = "INBOUND_CODE";
 /// The map by which the pod is handed over to it.
 const POD: &str = "INBOUND_POD";
 
+/// How many entries [`CODE`] has, all of them the same.
+const FAMILIES: u32 = 2;
+
 const LICENSE: &CStr = c"GPL";
 
 /// The program for one pod, on the maps of one version.
@@ -80,7 +83,7 @@ pub fn make(maps: &Maps, directory: &Path) -> Result<()> {
         .map_err(io::Error::other)
         .and_then(|code| program::load_lookup(c"inbound_decision", LICENSE, &code))
         .tried(|| format!("load the BPF program {DECISION}"))?;
-    let code = program::array_of(c"INBOUND_CODE", decision.as_fd())
+    let code = program::array_of(c"INBOUND_CODE", decision.as_fd(), FAMILIES)
         .tried(|| "create the map INBOUND_CODE")?;
     for (object, name) in [(&pod, POD), (&decision, DECISION), (&code, CODE)] {
         replace(object.as_fd(), &directory.join(name))?;
@@ -101,8 +104,11 @@ pub fn is_whole(directory: &Path) -> Result<bool> {
     };
     let decision = bpf::open_pinned(&directory.join(DECISION))
         .and_then(|program| bpf::program_info(program.as_fd()));
-    let current = program::program_in(code.as_fd());
-    Ok(matches!((decision, current), (Ok(info), Ok(id)) if info.id == id))
+    let Ok(decision) = decision else {
+        return Ok(false);
+    };
+    let is_there = |index| program::program_in(code.as_fd(), index).ok() == Some(decision.id);
+    Ok((0..FAMILIES).all(is_there))
 }
 
 impl Inbound {

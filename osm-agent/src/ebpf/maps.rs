@@ -8,9 +8,10 @@ use std::{
 
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, SockHash};
 use osm_ebpf_common::maps::{
-    Counters, HandshakeKey, InterfaceKey, ListenerKey, LocalKey, Meta, OriginalDestination,
-    PodEntry, PodRecord, PolicyRecord, PolicyWord, PortPage, PortPageKey, RangeEntry, RangeKey,
-    RouteEntry, RouteKey, ShortcutKey, ShortcutPair, ShortcutSocket, SocketLayout, State,
+    AppCalls, Counters, HandshakeKey, InterceptedPair, InterfaceKey, ListenerKey, LocalKey, Meta,
+    OriginalDestination, PodEntry, PodRecord, PolicyRecord, PolicyWord, PortPage, PortPageKey,
+    RangeEntry, RangeKey, RouteEntry, RouteKey, ShortcutKey, ShortcutPair, ShortcutSocket,
+    SocketLayout, State,
 };
 
 use super::state::StateDir;
@@ -62,17 +63,19 @@ pub const SHARED: [Definition; 7] = [
 
 /// The maps that versions of one layout share, and that those of another one have for themselves.
 /// [`osm_ebpf_common::LAYOUT_VERSION`] is about them.
-pub const OWN: [Definition; 13] = [
+pub const OWN: [Definition; 15] = [
     Definition::of::<u64, PodEntry>("PODS"),
     Definition::of::<u32, PolicyWord>("POLICY_IN_FORCE"),
     Definition::of::<LocalKey, u32>("LOCALS"),
     Definition::of::<[u8; 4 + size_of::<RangeKey>()], RangeEntry>("RANGES"),
+    Definition::of::<u32, InterceptedPair>("INTERCEPTED"),
     Definition::of::<PortPageKey, PortPage>("PORT_PAGES"),
     Definition::of::<InterfaceKey, u32>("INTERFACES"),
     Definition::of::<[u8; 4 + size_of::<RouteKey>()], RouteEntry>("ROUTES"),
     Definition::of::<ShortcutKey, u32>("SHORTCUTS"),
     Definition::of::<u32, ShortcutSocket>("SHORTCUT_SOCKETS"),
     Definition::of::<HandshakeKey, ShortcutPair>("SHORTCUT_PAIRS"),
+    Definition::of::<HandshakeKey, AppCalls>("SHORTCUT_APPS"),
     Definition::of::<u32, SocketLayout>("SOCKET_LAYOUT"),
     Definition::of::<u32, PolicyRecord>("POLICIES"),
     Definition::of::<u32, Meta>("META"),
@@ -84,6 +87,7 @@ pub struct Maps {
     pub policy_in_force: Array<MapData, PolicyWord>,
     pub locals: HashMap<MapData, LocalKey, u32>,
     pub ranges: LpmTrie<MapData, RangeKey, RangeEntry>,
+    pub intercepted: Array<MapData, InterceptedPair>,
     pub port_pages: HashMap<MapData, PortPageKey, PortPage>,
     pub interfaces: HashMap<MapData, InterfaceKey, u32>,
     pub routes: LpmTrie<MapData, RouteKey, RouteEntry>,
@@ -129,6 +133,7 @@ impl Maps {
             policy_in_force: typed(&held, "POLICY_IN_FORCE")?,
             locals: typed(&held, "LOCALS")?,
             ranges: typed(&held, "RANGES")?,
+            intercepted: typed(&held, "INTERCEPTED")?,
             port_pages: typed(&held, "PORT_PAGES")?,
             interfaces: typed(&held, "INTERFACES")?,
             routes: typed(&held, "ROUTES")?,

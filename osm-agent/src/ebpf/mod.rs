@@ -120,6 +120,25 @@ impl Ebpf {
         self.withdraw_pod(netns_cookie)
     }
 
+    /// The same for many, which is faster than one by one.
+    ///
+    /// # Errors
+    /// Where the kernel refuses; some of them may be let go by then.
+    pub fn withdraw_many(&mut self, netns_cookies: &[u64]) -> Result<()> {
+        self.withdraw_pods(&netns_cookies.iter().copied().collect())
+    }
+
+    /// Puts pods that are intercepted already under other lists, and does nothing else: by one
+    /// store for each pod, once the lists are written. Says for which there was something to
+    /// change. Pods that this can't be done for stay as they are: [`Interceptor::enrol`] does
+    /// everything, and [`Interceptor::compare`] says what is in force.
+    ///
+    /// # Errors
+    /// Where the kernel refuses; some of them may go by their new lists by then.
+    pub fn switch(&mut self, wanted: &[(u64, &Policy)]) -> Result<Vec<u64>> {
+        self.switch_pods(wanted)
+    }
+
     /// Removes maps and programs, once no pod needs them.
     ///
     /// # Errors

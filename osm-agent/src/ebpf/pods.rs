@@ -94,10 +94,19 @@ impl Ebpf {
     }
 
     pub(super) fn withdraw_pod(&mut self, netns_cookie: u64) -> Result<()> {
-        let record = self.maps.record(netns_cookie)?;
-        pins::detach(&self.state.pod(netns_cookie))?;
-        self.undescribe(netns_cookie)?;
-        if record.is_some_and(|record| record.shares_cgroup()) {
+        self.withdraw_pods(&BTreeSet::from([netns_cookie]))
+    }
+
+    /// Lets go of many pods: what programs have written of them is looked for once.
+    pub(super) fn withdraw_pods(&mut self, netns_cookies: &BTreeSet<u64>) -> Result<()> {
+        let mut have_shared = false;
+        for cookie in netns_cookies {
+            let record = self.maps.record(*cookie)?;
+            have_shared |= record.is_some_and(|record| record.shares_cgroup());
+            pins::detach(&self.state.pod(*cookie))?;
+        }
+        self.undescribe(netns_cookies)?;
+        if have_shared {
             self.detach_unused_cgroups()?;
         }
         Ok(())
@@ -135,23 +144,26 @@ impl Ebpf {
             .chain(self.maps.pod_records.keys())
             .collect::<Result<_, _>>()
             .tried(|| "read the map PODS")?;
-        for cookie in cookies.difference(&linked) {
-            self.undescribe(*cookie)?;
-        }
+        self.undescribe(&cookies.difference(&linked).copied().collect())?;
         self.detach_unused_cgroups()
     }
 
-    /// Removes every entry that is about a pod.
-    pub(super) fn undescribe(&mut self, cookie: u64) -> Result<()> {
-        let entry = self.maps.pod(cookie)?;
-        let record = self.maps.record(cookie)?;
-        found(self.maps.pods.remove(&cookie)).tried(|| "remove from the map PODS")?;
-        let slot = record
-            .map(|record| record.slot())
-            .or(entry.map(|entry| entry.slot()));
-        if let Some(slot) = slot.filter(|slot| *slot < MAX_PODS) {
-            self.maps.set_policy(slot, PolicyWord::default())?;
-            self.maps.zero_counters(slot)?;
+    /// Removes every entry that is about these pods.
+    pub(super) fn undescribe(&mut self, cookies: &BTreeSet<u64>) -> Result<()> {
+        if cookies.is_empty() {
+            return Ok(());
+        }
+        for cookie in cookies {
+            let entry = self.maps.pod(*cookie)?;
+            let record = self.maps.record(*cookie)?;
+            found(self.maps.pods.remove(cookie)).tried(|| "remove from the map PODS")?;
+            let slot = record
+                .map(|record| record.slot())
+                .or(entry.map(|entry| entry.slot()));
+            if let Some(slot) = slot.filter(|slot| *slot < MAX_PODS) {
+                self.maps.set_policy(slot, PolicyWord::default())?;
+                self.maps.zero_counters(slot)?;
+            }
         }
         macro_rules! remove_keys_of_pod {
             ($map:ident) => {
@@ -161,7 +173,7 @@ impl Ebpf {
                     .keys()
                     .filter(|key| {
                         key.as_ref()
-                            .map_or(true, |key| key.netns_cookie() == cookie)
+                            .map_or(true, |key| cookies.contains(&key.netns_cookie()))
                     })
                     .collect::<Result<_, _>>()
                     .tried(|| concat!("read the map ", stringify!($map)))?;
@@ -172,10 +184,14 @@ impl Ebpf {
             };
         }
         remove_keys_of_pod!(locals);
-        self.remove_interfaces(|of, _| of == cookie)?;
+        self.remove_interfaces(|of, _| cookies.contains(&of))?;
         remove_keys_of_pod!(handshakes);
         remove_keys_of_pod!(listeners);
-        found(self.maps.pod_records.remove(&cookie)).tried(|| "remove from the map POD_RECORDS")?;
+        // Last: by it, what is left is found after a crash.
+        for cookie in cookies {
+            found(self.maps.pod_records.remove(cookie))
+                .tried(|| "remove from the map POD_RECORDS")?;
+        }
         self.pass.borrow_mut().forget_pods();
         Ok(())
     }

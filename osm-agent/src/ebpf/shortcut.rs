@@ -20,6 +20,7 @@ use crate::{
 pub const NAME: &str = "loopback";
 /// The map that it is attached to.
 pub const SOCKETS: &str = "SHORTCUTS";
+const NOT_THERE: &str = "it is not in the object this agent was built with";
 const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 
 /// Where the fields of the kernel's sockets are.
@@ -41,26 +42,42 @@ impl Ebpf {
         Ok(PolicyWord::new(id, word.flags() & !PolicyWord::SHORTCUT))
     }
 
-    /// Tells the programs what they have to know for the shortcut, where a policy wants that.
+    /// Tells the programs what they have to know for the shortcut, where a policy wants that and this kernel
+    /// does it right.
     pub(super) fn prepare_shortcut(&mut self, policy: &Policy) -> Result<()> {
-        if policy.flags() & PolicyWord::SHORTCUT == 0 || self.has_shortcut()? {
+        if !policy.takes_shortcut() || self.has_shortcut()? {
             return Ok(());
         }
-        let layout = match offered() {
-            Ok(layout) if self.has_program() => layout,
-            Ok(_) => {
-                tracing::warn!("no loopback shortcut: the kernel refuses its program");
-                return Ok(());
-            }
+        match self.can_take_shortcut() {
+            Ok(layout) => self
+                .maps
+                .socket_layout
+                .set(0, layout, 0)
+                .tried(|| "write the map SOCKET_LAYOUT"),
             Err(why) => {
-                tracing::warn!("no loopback shortcut: this kernel does not do it right: {why}");
-                return Ok(());
+                tracing::warn!("{}", not_taken(&why));
+                Ok(())
             }
-        };
-        self.maps
-            .socket_layout
-            .set(0, layout, 0)
-            .tried(|| "write the map SOCKET_LAYOUT")
+        }
+    }
+
+    /// Why a policy is in force without the shortcut that it asks for, in words.
+    #[must_use]
+    pub fn shortcut_not_taken(&self, policy: &Policy) -> Option<String> {
+        let why = policy
+            .takes_shortcut()
+            .then(|| self.can_take_shortcut().err());
+        why.flatten().map(|why| not_taken(&why))
+    }
+
+    fn can_take_shortcut(&self) -> Result<SocketLayout, String> {
+        let layout = offered()?;
+        let version = self.state.version(objects::version());
+        if version.join(NAME).exists() {
+            Ok(layout)
+        } else {
+            Err("the kernel refuses its program".into())
+        }
     }
 
     fn has_shortcut(&self) -> Result<bool> {
@@ -68,11 +85,19 @@ impl Ebpf {
         let layout = layout.tried(|| "read the map SOCKET_LAYOUT")?;
         Ok(layout.is_known != 0)
     }
+}
 
-    fn has_program(&self) -> bool {
-        let version = self.state.version(objects::version());
-        version.join(NAME).exists()
-    }
+fn not_taken(why: &str) -> String {
+    format!("the loopback shortcut is not taken, bytes go by TCP: {why}")
+}
+
+/// Whether the kernel does it right, and takes the program.
+///
+/// # Errors
+/// In words, why not.
+pub fn probe(object: &mut Loaded) -> Result<(), String> {
+    offered()?;
+    load_program(object)
 }
 
 /// Loads the program, pins it, and has it run for all that the sockets in its map send.
@@ -80,11 +105,11 @@ impl Ebpf {
 /// # Errors
 /// Where the kernel refuses.
 pub fn load(object: &mut Loaded, pin: &Path) -> Result<(), String> {
+    load_program(object)?;
     let words = |error: &dyn std::error::Error| error.to_string();
     let Some(Program::SkMsg(program)) = object.program_mut(NAME) else {
-        return Err("it is not in the object this agent was built with".into());
+        return Err(NOT_THERE.into());
     };
-    program.load().map_err(|error| words(&error))?;
     program.pin(pin).map_err(|error| words(&error))?;
     let program = program.fd().and_then(|fd| Ok(fd.try_clone()?));
     let program = program.map_err(|error| words(&error))?;
@@ -94,6 +119,15 @@ pub fn load(object: &mut Loaded, pin: &Path) -> Result<(), String> {
     };
     sys::program::attach_to_map(program.as_fd(), map.fd().as_fd())
         .map_err(|error| error.to_string())
+}
+
+fn load_program(object: &mut Loaded) -> Result<(), String> {
+    let Some(Program::SkMsg(program)) = object.program_mut(NAME) else {
+        return Err(NOT_THERE.into());
+    };
+    program
+        .load()
+        .map_err(|error| format!("the kernel refuses the program: {error}"))
 }
 
 fn look() -> Result<SocketLayout, String> {

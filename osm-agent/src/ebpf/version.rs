@@ -9,7 +9,7 @@ use aya::{
 };
 use osm_ebpf_common::{
     LAYOUT_VERSION, SHARED_LAYOUT,
-    maps::{Meta, PolicyWord, State},
+    maps::{InterceptedPair, Meta, PolicyWord, State},
 };
 
 use super::{
@@ -265,6 +265,12 @@ fn begin(mut maps: Maps) -> Result<()> {
     }
     for id in maps.policies.keys() {
         used = used.max(id.tried(|| "read the map POLICIES")?);
+    }
+    // Ids of policies that nobody goes by any more may now be given again.
+    for place in 0..InterceptedPair::PLACES {
+        maps.intercepted
+            .set(place, InterceptedPair::NONE, 0)
+            .tried(|| "write the map INTERCEPTED")?;
     }
     maps.set_meta(Meta {
         layout: LAYOUT_VERSION,

@@ -144,6 +144,12 @@ impl Policy {
         self
     }
 
+    /// Whether bytes between app and sidecar are to be handed over from socket to socket.
+    #[must_use]
+    pub const fn takes_shortcut(&self) -> bool {
+        self.flags & PolicyWord::SHORTCUT != 0
+    }
+
     /// The same, with the sidecar's calls to the local host going to the pod's address.
     #[must_use]
     pub fn with_pod_ip(mut self) -> Self {

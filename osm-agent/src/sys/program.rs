@@ -118,13 +118,9 @@ pub fn constant(name: &CStr, value: u64) -> io::Result<OwnedFd> {
     struct Freeze {
         map: RawFd,
     }
-    let map = one_element(
-        bpf_map_type::BPF_MAP_TYPE_ARRAY,
-        name,
-        size_of::<u64>(),
-        READ_ONLY_FOR_PROGRAMS,
-    )?;
-    set_first(map.as_fd(), &value)?;
+    let kind = bpf_map_type::BPF_MAP_TYPE_ARRAY;
+    let map = array(kind, name, size_of::<u64>(), 1, READ_ONLY_FOR_PROGRAMS)?;
+    set(map.as_fd(), 0, &value)?;
     let mut freeze = Freeze {
         map: map.as_raw_fd(),
     };
@@ -139,37 +135,39 @@ pub fn constant(name: &CStr, value: u64) -> io::Result<OwnedFd> {
 /// Where the kernel refuses.
 pub fn word_of_each_cpu(name: &CStr) -> io::Result<OwnedFd> {
     let kind = bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY;
-    one_element(kind, name, size_of::<u64>(), 0)
+    array(kind, name, size_of::<u64>(), 1, 0)
 }
 
-/// Makes an array of one program, for others to go on in. Linux 4.2.
+/// Makes an array in which one program is `count` times, for others to go on in. Linux 4.2.
 ///
 /// The kernel empties it when it is neither open nor pinned anywhere, whoever uses it.
 ///
 /// # Errors
 /// Where the kernel refuses.
-pub fn array_of(name: &CStr, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+pub fn array_of(name: &CStr, program: BorrowedFd<'_>, count: u32) -> io::Result<OwnedFd> {
     let kind = bpf_map_type::BPF_MAP_TYPE_PROG_ARRAY;
-    let array = one_element(kind, name, size_of::<RawFd>(), 0)?;
-    set_first(array.as_fd(), &program.as_raw_fd())?;
+    let array = array(kind, name, size_of::<RawFd>(), count, 0)?;
+    for index in 0..count {
+        set(array.as_fd(), index, &program.as_raw_fd())?;
+    }
     Ok(array)
 }
 
-/// The number of the program in such an array.
+/// The number of a program in such an array.
 ///
 /// # Errors
 /// `ENOENT` where there is none.
-pub fn program_in(array: BorrowedFd<'_>) -> io::Result<u32> {
+pub fn program_in(array: BorrowedFd<'_>, index: u32) -> io::Result<u32> {
     let mut id = 0_u32;
     let mut element = Element {
         map: array.as_raw_fd(),
         padding: 0,
-        key: (&raw const FIRST) as u64,
+        key: (&raw const index) as u64,
         value: (&raw mut id) as u64,
         flags: 0,
     };
-    // SAFETY: the attributes are those of the command; the kernel writes the size of a value,
-    // which is that of a program's number.
+    // SAFETY: the attributes are those of the command; the key lives until it returns, and the
+    // kernel writes the size of a value, which is that of a program's number.
     unsafe { call(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut element) }?;
     Ok(id)
 }
@@ -184,10 +182,11 @@ struct Element {
     flags: u64,
 }
 
-fn one_element(
+fn array(
     kind: bpf_map_type,
     name: &CStr,
     value_size: usize,
+    count: u32,
     flags: u32,
 ) -> io::Result<OwnedFd> {
     #[repr(C)]
@@ -205,7 +204,7 @@ fn one_element(
         kind: kind as u32,
         key_size: 4,
         value_size: u32::try_from(value_size).map_err(io::Error::other)?,
-        max_entries: 1,
+        max_entries: count,
         flags,
         inner_map: 0,
         numa_node: 0,
@@ -216,11 +215,11 @@ fn one_element(
 }
 
 /// The value is as large as the map was told.
-fn set_first<T>(map: BorrowedFd<'_>, value: &T) -> io::Result<()> {
+fn set<T>(map: BorrowedFd<'_>, index: u32, value: &T) -> io::Result<()> {
     let mut element = Element {
         map: map.as_raw_fd(),
         padding: 0,
-        key: (&raw const FIRST) as u64,
+        key: (&raw const index) as u64,
         value: std::ptr::from_ref(value) as u64,
         flags: 0,
     };
@@ -228,8 +227,6 @@ fn set_first<T>(map: BorrowedFd<'_>, value: &T) -> io::Result<()> {
     // the callers have made the map with values of this size.
     unsafe { call(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut element) }.map(drop)
 }
-
-static FIRST: u32 = 0;
 
 /// As far as the kernel keeps it.
 fn object_name(name: &CStr) -> [u8; 16] {

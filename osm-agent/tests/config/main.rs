@@ -65,6 +65,7 @@ spec:
   sidecar:
     localProxyMode: PodIP
     logLevel: error
+    shortcut: true
   traffic:
     enableEgress: true
     inboundPortExclusionList: [6379]
@@ -91,6 +92,7 @@ status: null
             excluded_interfaces: ["0".to_owned(), "eth1".to_owned()].into(),
             interception_mode: InterceptionMode::Ebpf,
             local_proxy_mode: LocalProxyMode::PodIp,
+            shortcut: true,
         }
     );
 }
@@ -115,6 +117,7 @@ fn json_means_what_yaml_means() {
 #[case::empty_spec(format!("{HEAD}spec: {{}}\n"))]
 #[case::null_parts(format!("{HEAD}spec: {{traffic: null, sidecar: ~}}\n"))]
 #[case::null_list(format!("{HEAD}spec: {{traffic: {{inboundPortExclusionList: }}}}\n"))]
+#[case::null_shortcut(format!("{HEAD}spec: {{sidecar: {{shortcut: null}}}}\n"))]
 #[case::null_mode(format!("{HEAD}spec: {{traffic: {{interceptionMode: null}}}}\n"))]
 #[case::byte_order_mark(format!("\u{feff}{HEAD}"))]
 #[case::document_markers(format!("---\n{HEAD}...\n"))]
@@ -243,6 +246,10 @@ fn interface_is_taken_if_the_kernel_would(#[case] item: &str, #[case] refused: O
 #[case::local_mode(
     "{sidecar: {localProxyMode: podip}}",
     "spec.sidecar.localProxyMode is \"podip\"; expected Localhost or PodIP"
+)]
+#[case::shortcut(
+    "{sidecar: {shortcut: yes}}",
+    "spec.sidecar.shortcut is \"yes\"; expected true or false"
 )]
 #[case::list_as_annotation(
     "{traffic: {outboundPortExclusionList: '80,443'}}",

@@ -12,10 +12,12 @@ use crate::reason::COUNTERS;
 pub use agent::{Meta, PodRecord, PolicyRecord, State};
 pub use pod::{LocalKey, PodEntry};
 pub use policy::{
-    InterfaceKey, PolicyWord, PortPage, PortPageKey, RangeEntry, RangeKey, RouteEntry, RouteKey,
+    InterceptedPair, InterfaceKey, PolicyWord, PortPage, PortPageKey, RangeEntry, RangeKey,
+    RouteEntry, RouteKey,
 };
 pub use shortcut::{
-    MAX_MESSAGES, MAX_UNREAD, ShortcutEnd, ShortcutKey, ShortcutPair, ShortcutSocket, SocketLayout,
+    AppCalls, MAX_MESSAGES, MAX_UNREAD, ShortcutEnd, ShortcutKey, ShortcutPair, ShortcutSocket,
+    SocketLayout,
 };
 pub use socket::{End, Family, HandshakeKey, ListenerKey, OriginalDestination};
 

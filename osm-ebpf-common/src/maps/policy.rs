@@ -61,6 +61,38 @@ impl PolicyWord {
     }
 }
 
+/// A policy and an IPv4 address that its ranges say nothing against. One aligned 64-bit word, so
+/// that readers see a whole pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct InterceptedPair(u64);
+
+impl InterceptedPair {
+    /// How many pairs are kept: a power of two.
+    pub const PLACES: u32 = 1 << Self::PLACE_BITS;
+    const PLACE_BITS: u32 = 12;
+    /// No pair.
+    pub const NONE: Self = Self(0);
+
+    /// None for IPv6. No policy has the id 0, which an empty place holds.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(policy: u32, address: &Address) -> Option<Self> {
+        if !address.is_v4() || policy == 0 {
+            return None;
+        }
+        Some(Self((policy as u64) << 32 | address.last_word() as u64))
+    }
+
+    /// Where it is kept.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(self) -> u32 {
+        // Multiplicative hashing, as for loopback addresses.
+        (self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - Self::PLACE_BITS)) as u32
+    }
+}
+
 /// The key of a range, behind the prefix length: matched from the first bit on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -288,6 +320,7 @@ impl PortPage {
 const _: () = {
     assert!(size_of::<PolicyWord>() == 8 && align_of::<PolicyWord>() == 8);
     let reserved = if cfg!(feature = "next-layout") { 4 } else { 0 };
+    assert!(size_of::<InterceptedPair>() == 8);
     assert!(size_of::<RangeKey>() == 20 + reserved && align_of::<RangeKey>() == 4);
     assert!(size_of::<RangeEntry>() == 4);
     assert!(size_of::<InterfaceKey>() == 16);

@@ -86,12 +86,20 @@ impl Lookup {
         (client << 32) ^ ports
     }
 
-    /// Goes on in the first program of an array, and comes back only where there is none.
+    /// Goes on in the program of an array that is for the packet's family, and comes back only
+    /// where there is none.
+    ///
+    /// By an index that the verifier can't know: where it does, the kernel writes a jump into the
+    /// program as it is loaded, and interrupts all CPUs for that, which takes longer than all the
+    /// rest of it.
     #[inline(always)]
-    pub fn go_on_in(self, programs: &'static ProgramArray<1>) {
+    pub fn go_on_in(self, programs: &'static ProgramArray<2>) {
+        /// `AF_INET` is 2, `AF_INET6` is 10.
+        const TELLS_FAMILIES_APART: u32 = 3;
+        let index = load!(self.0, bpf_sk_lookup.family) >> TELLS_FAMILIES_APART;
         // SAFETY: the context is the one the program was called with. Nothing is dropped on the
         // way, as there is nothing to drop.
-        unsafe { bpf_tail_call(self.0.cast(), map_pointer(programs), 0) };
+        unsafe { bpf_tail_call(self.0.cast(), map_pointer(programs), index) };
     }
 
     /// Gives the connection to a listener; false where the kernel says it does not fit, as

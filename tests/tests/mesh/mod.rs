@@ -113,10 +113,9 @@ impl Mesh {
         )
     }
 
-    /// `osm-agent detach` for the pod.
-    #[track_caller]
     /// Has the pod dial as many destinations as may be known by their address alone, before its
     /// sidecar listens: those that are dialled later are handed over one by one.
+    #[track_caller]
     pub fn use_up_known_destinations(&self) {
         let mut app = self.world.pod.app();
         for n in 0..MAX_DESTINATIONS_PER_POD {
@@ -131,6 +130,8 @@ impl Mesh {
         assert!(known + 3 > usize::try_from(MAX_DESTINATIONS_PER_POD).expect("a small number"));
     }
 
+    /// `osm-agent detach` for the pod.
+    #[track_caller]
     pub fn detach(&self) -> Outcome {
         if self.backend == Backend::Ebpf {
             return self.agent.detach(&self.world.pod);

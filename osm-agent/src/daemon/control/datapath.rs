@@ -13,6 +13,7 @@ use crate::{
     interceptor::{Enrolled, Found, Interceptor},
     iptables::Iptables,
     pod::{Netns, Pod},
+    policy::Policy,
     transition,
 };
 
@@ -123,6 +124,25 @@ impl Datapath {
                 self.iptables.enrol(pod, policy)
             }
         }
+    }
+
+    /// Puts pods that eBPF intercepts already under other lists, and does nothing else; says for
+    /// which that was something new.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub(super) fn switch(&mut self, wanted: &[(Cookie, &Policy)]) -> Result<Vec<Cookie>> {
+        self.ebpf
+            .as_mut()
+            .map_or(Ok(Vec::new()), |ebpf| ebpf.switch(wanted))
+    }
+
+    /// Lets go of many pods that eBPF intercepts.
+    ///
+    /// # Errors
+    /// Where the kernel refuses; some of them may be let go by then.
+    pub(super) fn let_go_many(&mut self, pods: &[Cookie]) -> Result<()> {
+        self.ebpf()?.withdraw_many(pods)
     }
 
     /// Lets go of a pod, by these means. `netns` may be none where eBPF alone is meant.

@@ -184,6 +184,11 @@ impl Knowledge {
         std::mem::take(&mut self.dirty)
     }
 
+    /// Whether the next pass looks at a pod.
+    pub(super) fn is_dirty(&self, key: &str) -> bool {
+        self.dirty.contains(key)
+    }
+
     /// The lists for a pod.
     pub(super) fn lists_of(&mut self, key: &str, spec: &PodSpec) -> Wanted {
         let (lists, problem) = match Lists::from_annotations(&spec.annotations) {

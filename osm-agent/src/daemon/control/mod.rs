@@ -3,6 +3,7 @@
 
 mod datapath;
 mod knowledge;
+mod lists;
 mod pass;
 mod plan;
 mod report;
@@ -135,10 +136,14 @@ impl Control {
     /// Takes an event in; says whether to stop.
     fn take(&mut self, event: Event) -> bool {
         match event {
-            Event::Pods(pods) => self.knowledge.take_pods(pods),
+            Event::Pods(pods) => {
+                self.knowledge.take_pods(pods);
+                self.switch_lists();
+            }
             Event::Mesh(mesh) => {
                 self.knowledge.take_mesh(mesh);
                 self.outlets.mesh(self.knowledge.mesh_problem());
+                self.switch_lists();
             }
             Event::Request(request) => self.take_request(request),
             Event::Stop => return true,

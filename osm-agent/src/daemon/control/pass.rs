@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     Control,
     knowledge::Dirty,
-    plan::{Action, Step, plan},
+    plan::{Action, Cookie, Step, plan},
     survey::{Subject, Survey},
 };
 use crate::{
@@ -27,7 +27,7 @@ pub(super) struct Settled(BTreeMap<PodKey, Entry>);
 #[derive(Clone)]
 pub(super) struct Entry {
     /// None where it was not found.
-    pub pod: Option<super::Cookie>,
+    pub pod: Option<Cookie>,
     /// What is shown of it.
     pub status: PodStatus,
     /// Whether its routes matter, which may change without a word.
@@ -62,6 +62,10 @@ impl Settled {
         unsettled.map(|(key, _)| key.clone()).collect()
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&PodKey, &Entry)> {
+        self.0.iter()
+    }
+
     pub(super) fn get(&self, key: &str) -> Option<&Entry> {
         self.0.get(key)
     }
@@ -77,7 +81,8 @@ impl Control {
                 return;
             }
         };
-        let actions = plan(&survey.wanted, &survey.real);
+        let mut actions = plan(&survey.wanted, &survey.real);
+        self.let_go_many(&mut actions, &survey);
         for action in &actions {
             self.outlets.heartbeat.beat();
             self.perform(*action, &mut survey);
@@ -86,6 +91,25 @@ impl Control {
         // Also without any action: what was read for this pass is not for the next one.
         if let Err(error) = self.datapath.tidy() {
             tracing::warn!("{error}; what is left is removed later");
+        }
+    }
+
+    /// Lets go of all pods at once that are to be and are intercepted by eBPF. Where that fails,
+    /// the actions stay, to be done one by one.
+    fn let_go_many(&mut self, actions: &mut Vec<Action>, survey: &Survey) {
+        let is_one = |action: &Action| action.step == Step::LetGo && action.means == Means::Ebpf;
+        let pods: Vec<Cookie> = actions
+            .iter()
+            .filter(|it| is_one(it))
+            .map(|it| it.pod)
+            .collect();
+        if pods.len() < 2 || self.datapath.let_go_many(&pods).is_err() {
+            return;
+        }
+        for action in actions.extract_if(.., |action| is_one(action)) {
+            let subject = survey.subjects.get(&action.pod);
+            let name = subject.map_or_else(|| survey.name_of(action.pod), |it| it.pod.name.clone());
+            self.was_let_go(&name, action, None);
         }
     }
 

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod accept;
+mod broker;
 mod client;
 mod connect;
 mod listen;
@@ -13,6 +14,7 @@ mod load;
 mod pattern;
 mod serve;
 mod sidecar;
+mod victim;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -40,6 +42,10 @@ enum Part {
     Sidecar(sidecar::Args),
     /// Do what the JSON lines on stdin say, and answer in JSON lines
     Client,
+    /// Make sockets as the harness asks, and hand them to it
+    Broker(broker::Args),
+    /// Send or take a stream on the socket that stdin is, until killed
+    Victim(victim::Args),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +54,8 @@ fn main() -> ExitCode {
     let (result, is_client) = match args.part {
         Part::Serve(args) => (entered.and_then(|()| serve::run(args)), false),
         Part::Sidecar(args) => (entered.and_then(|()| sidecar::run(args)), false),
+        Part::Broker(args) => (entered.and_then(|()| broker::run(&args)), false),
+        Part::Victim(args) => (entered.and_then(|()| victim::run(&args)), false),
         Part::Client => (entered.and_then(|()| client::run()), true),
     };
     let Err(error) = result else {
