@@ -9,7 +9,17 @@ pub fn short(value: f64) -> String {
         size if size >= 1.0 => 2,
         _ => 3,
     };
-    let text = format!("{value:.decimals$}");
+    apart(&format!("{value:.decimals$}"))
+}
+
+/// A count, with thousands apart.
+#[must_use]
+pub fn count(value: u32) -> String {
+    apart(&value.to_string())
+}
+
+/// A number with its thousands apart.
+fn apart(text: &str) -> String {
     let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
     let mut apart = String::new();
     for (index, digit) in whole.chars().enumerate() {
@@ -80,6 +90,7 @@ mod tests {
         for (value, expected) in cases {
             assert_eq!(compact(value), expected);
         }
+        assert_eq!([count(7), count(10), count(60_000)], ["7", "10", "60,000"]);
         assert_eq!(ratio(0.923), "0.92");
         assert_eq!(ratio(0.0123), "0.012");
         assert_eq!(percent(0.034), "3%");
