@@ -56,8 +56,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         workspace
             .cargo()
             .args(["build", "--release", "--bins", cargo::MESSAGES])
-            .args(build::PACKAGES)
-            .args(["-p", "osm-bench"]),
+            .args(build::PACKAGES),
     )?;
     let environment = [("OSM_AGENT", OsString::from(build::named(&built, AGENT)?))];
     let mut command = privilege::as_root(workspace, &environment)?;
