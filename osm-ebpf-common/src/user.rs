@@ -8,10 +8,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use crate::{
     address::Address,
     maps::{
-        Counters, HandshakeKey, InterceptedPair, InterfaceKey, ListenerKey, LocalKey, Meta,
-        OriginalDestination, PodEntry, PodRecord, PolicyRecord, PolicyWord, PortPage, PortPageKey,
-        RangeEntry, RangeKey, RouteEntry, RouteKey, ShortcutKey, ShortcutPair, ShortcutSocket,
-        SocketLayout, State,
+        AppCalls, Counters, HandshakeKey, InterceptedPair, InterfaceKey, ListenerKey, LocalKey,
+        Meta, OriginalDestination, PodEntry, PodRecord, PolicyRecord, PolicyWord, PortPage,
+        PortPageKey, RangeEntry, RangeKey, RouteEntry, RouteKey, ShortcutKey, ShortcutPair,
+        ShortcutSocket, SocketLayout, State,
     },
 };
 
@@ -59,6 +59,7 @@ macro_rules! pod {
 }
 
 pod!(
+    AppCalls,
     Counters,
     HandshakeKey,
     InterceptedPair,

@@ -101,6 +101,8 @@ pub fn established(operation: Operation) {
     };
     if dialled.is_by_shortcut() {
         shortcut::accepted(operation, key, &dialled);
+    } else if dialled.is_to_app() {
+        shortcut::watch(operation);
     }
     if !dialled.is_to_app()
         && socket.remember(dialled.at_sidecar()).is_err()
@@ -168,7 +170,7 @@ fn may_be_noted(operation: Operation) -> bool {
 #[inline(always)]
 fn is_left_alone(operation: Operation, dialled: &OriginalDestination) -> bool {
     let goes_to_listener = direction_of(operation.remote_port()).is_some();
-    !goes_to_listener && !(dialled.is_to_app() && dialled.is_by_shortcut())
+    !goes_to_listener && !dialled.is_to_app()
 }
 
 #[inline(always)]

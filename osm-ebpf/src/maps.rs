@@ -11,10 +11,10 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use osm_ebpf_common::maps::{
-    Counters, HandshakeKey, InterceptedPair, InterfaceKey, ListenerKey, LocalKey, MAX_PODS, Meta,
-    OriginalDestination, PodEntry, PodRecord, PolicyRecord, PolicyWord, PortPage, PortPageKey,
-    RangeEntry, RangeKey, RouteEntry, RouteKey, ShortcutKey, ShortcutPair, ShortcutSocket,
-    SocketLayout, State,
+    AppCalls, Counters, HandshakeKey, InterceptedPair, InterfaceKey, ListenerKey, LocalKey,
+    MAX_PODS, Meta, OriginalDestination, PodEntry, PodRecord, PolicyRecord, PolicyWord, PortPage,
+    PortPageKey, RangeEntry, RangeKey, RouteEntry, RouteKey, ShortcutKey, ShortcutPair,
+    ShortcutSocket, SocketLayout, State,
 };
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
@@ -113,6 +113,11 @@ pub static SHORTCUT_SOCKETS: SkStorage<ShortcutSocket> = SkStorage::new();
 /// for the first time, or by sockops as that is closed.
 #[btf_map]
 pub static SHORTCUT_PAIRS: HashMap<HandshakeKey, ShortcutPair, 65_536, ON_DEMAND> = HashMap::new();
+
+/// Address and port that the sidecar finds an app at → how the app uses what it accepts there. Written by
+/// sockops and `shortcut`.
+#[btf_map]
+pub static SHORTCUT_APPS: HashMap<HandshakeKey, AppCalls, 16_384, ON_DEMAND> = HashMap::new();
 
 /// Where the kernel keeps what `shortcut` asks of sockets. Written by the agent before the first pod takes
 /// the shortcut.

@@ -13,15 +13,18 @@
 use osm_ebpf_common::{
     address::Address,
     maps::{
-        HandshakeKey, MAX_MESSAGES, MAX_UNREAD, OriginalDestination, ShortcutEnd, ShortcutKey,
-        ShortcutPair, ShortcutSocket, SocketLayout,
+        AppCalls, HandshakeKey, MAX_MESSAGES, MAX_UNREAD, OriginalDestination, ShortcutEnd,
+        ShortcutKey, ShortcutPair, ShortcutSocket, SocketLayout,
     },
 };
 
 use crate::{
     kernel::{self, Message, Operation, Socket, SocketAddress, peek, peek_wide},
-    maps::{SHORTCUT_PAIRS, SOCKET_LAYOUT},
+    maps::{SHORTCUT_APPS, SHORTCUT_PAIRS, SOCKET_LAYOUT},
 };
+
+/// `BPF_SOCK_OPS_RTT_CB_FLAG`.
+const REPORT_ROUND_TRIPS: u32 = 1 << 3;
 
 /// What is remembered of a connection that the pod makes: with the shortcut, if it may take that. One of
 /// MPTCP may not: its bytes are sent by another socket.
@@ -57,7 +60,50 @@ pub fn marked_to_app(
         None => false,
     };
     listener.release();
-    is_fit.then(|| marked.to_app())
+    if !is_fit {
+        return None;
+    }
+    let app = HandshakeKey::of_app(ctx.netns_cookie(), address, dialled.port());
+    match calls_of(&app) {
+        Some(AppCalls::NEVER_BLOCK) => Some(marked.to_app()),
+        Some(_) => None,
+        None => Some(dialled.to_app()),
+    }
+}
+
+/// The sidecar's connection to an app of which nothing is known yet is established, at the app's end. A
+/// listener whose calls do not block may still accept sockets whose calls do; how this one is used will be
+/// known when it has answered.
+#[inline(always)]
+pub fn watch(operation: Operation) {
+    operation.report_events(operation.reported_events() | REPORT_ROUND_TRIPS);
+}
+
+/// The app's first answer has arrived at the sidecar.
+#[inline(always)]
+pub fn answered(operation: Operation) {
+    // What watches for more than this is somebody else.
+    let (Some(socket), Some(layout)) = (operation.socket(), layout()) else {
+        return;
+    };
+    if !operation.remote_address().is_loopback() {
+        return;
+    }
+    operation.report_events(operation.reported_events() & !REPORT_ROUND_TRIPS);
+    let app = HandshakeKey::of_app(
+        operation.netns_cookie(),
+        operation.local_address(),
+        operation.local_port(),
+    );
+    let calls = if is_fit(socket, layout) {
+        AppCalls::NEVER_BLOCK
+    } else {
+        AppCalls::MAY_BLOCK
+    };
+    // Once one was seen to block, it stays so.
+    if calls_of(&app) != Some(AppCalls::MAY_BLOCK) {
+        let _ = SHORTCUT_APPS.insert(app, calls, 0);
+    }
 }
 
 /// A connection of the pod is established, at the end that dialled.
@@ -189,11 +235,17 @@ fn is_possible(message: Message, shortcut: &mut ShortcutSocket) -> bool {
         shortcut.other_socket = place_of_other(shortcut);
     }
     let (own, other) = (shortcut.own_socket, shortcut.other_socket);
+    if shortcut.is_other_the_app != 0 && other != 0 && may_block(other, layout) {
+        if shortcut.other.is_accepting() {
+            let app = shortcut.other.connection().app();
+            let _ = SHORTCUT_APPS.insert(app, AppCalls::MAY_BLOCK, 0);
+        }
+        return false;
+    }
     if other == 0
         || peek(own, layout.write_seq) != Some(shortcut.first_byte)
         || !is_plain(own, layout)
         || peek_wide(other, layout.upper_protocol) != Some(0)
-        || (shortcut.is_other_the_app != 0 && may_block(other, layout))
         || peek(other, layout.low_water).is_none_or(|bytes| bytes > 1)
     {
         return false;
@@ -277,6 +329,13 @@ fn may_block(place: u64, layout: &SocketLayout) -> bool {
         return true;
     };
     file != 0 && peek(file, layout.file_flags).is_none_or(|flags| flags & O_NONBLOCK == 0)
+}
+
+#[inline(always)]
+fn calls_of(app: &HandshakeKey) -> Option<AppCalls> {
+    let calls = SHORTCUT_APPS.get_ptr(app)?;
+    // SAFETY: an element stays readable until the program ends.
+    Some(unsafe { calls.read() })
 }
 
 #[inline(always)]

@@ -59,6 +59,20 @@ fn binary() -> PathBuf {
     found.unwrap_or_else(|| panic!("no actor binary near {}; build osm-tests", test.display()))
 }
 
+/// Any program in a place, killed on drop.
+#[must_use]
+#[track_caller]
+pub fn program(name: &str, place: &Place<'_>, command: &[&str]) -> Process {
+    let mut actor = place.command();
+    actor.arg("exec");
+    if let Some(user) = place.uid {
+        actor.arg("--output-of").arg(user.to_string());
+    }
+    let (program, arguments) = command.split_first().expect("a program");
+    actor.arg(program).arg("--").args(arguments);
+    Process::start(name, actor)
+}
+
 /// The command for a process that sends or reads on this socket until it is killed
 /// (`actor victim`).
 #[must_use]

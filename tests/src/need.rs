@@ -29,7 +29,7 @@ pub enum Need {
     Agent,
     /// The agent's binary with another layout of its maps.
     NextAgent,
-    /// A program in `PATH`, which knows `--version` or `-V`.
+    /// A program in `PATH`, which knows `--version`, `-V` or `-v`.
     Program(&'static str),
 }
 
@@ -61,7 +61,9 @@ impl Need {
             Self::IoUring => setting("kernel/io_uring_disabled").unwrap_or(0) == 0,
             Self::Agent => agent::binary().is_some(),
             Self::NextAgent => agent::next_binary().is_some(),
-            Self::Program(name) => ["--version", "-V"].iter().any(|flag| runs(name, flag)),
+            Self::Program(name) => ["--version", "-V", "-v"]
+                .iter()
+                .any(|flag| runs(name, flag)),
         }
     }
 }

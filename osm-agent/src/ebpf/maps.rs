@@ -8,7 +8,7 @@ use std::{
 
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, SockHash};
 use osm_ebpf_common::maps::{
-    Counters, HandshakeKey, InterceptedPair, InterfaceKey, ListenerKey, LocalKey, Meta,
+    AppCalls, Counters, HandshakeKey, InterceptedPair, InterfaceKey, ListenerKey, LocalKey, Meta,
     OriginalDestination, PodEntry, PodRecord, PolicyRecord, PolicyWord, PortPage, PortPageKey,
     RangeEntry, RangeKey, RouteEntry, RouteKey, ShortcutKey, ShortcutPair, ShortcutSocket,
     SocketLayout, State,
@@ -63,7 +63,7 @@ pub const SHARED: [Definition; 7] = [
 
 /// The maps that versions of one layout share, and that those of another one have for themselves.
 /// [`osm_ebpf_common::LAYOUT_VERSION`] is about them.
-pub const OWN: [Definition; 14] = [
+pub const OWN: [Definition; 15] = [
     Definition::of::<u64, PodEntry>("PODS"),
     Definition::of::<u32, PolicyWord>("POLICY_IN_FORCE"),
     Definition::of::<LocalKey, u32>("LOCALS"),
@@ -75,6 +75,7 @@ pub const OWN: [Definition; 14] = [
     Definition::of::<ShortcutKey, u32>("SHORTCUTS"),
     Definition::of::<u32, ShortcutSocket>("SHORTCUT_SOCKETS"),
     Definition::of::<HandshakeKey, ShortcutPair>("SHORTCUT_PAIRS"),
+    Definition::of::<HandshakeKey, AppCalls>("SHORTCUT_APPS"),
     Definition::of::<u32, SocketLayout>("SOCKET_LAYOUT"),
     Definition::of::<u32, PolicyRecord>("POLICIES"),
     Definition::of::<u32, Meta>("META"),
@@ -95,6 +96,8 @@ pub struct Maps {
     pub listeners: SockHash<MapData, ListenerKey>,
     pub counters: PerCpuArray<MapData, Counters>,
     pub pod_records: HashMap<MapData, u64, PodRecord>,
+    pub shortcut_pairs: HashMap<MapData, HandshakeKey, ShortcutPair>,
+    pub shortcut_apps: HashMap<MapData, HandshakeKey, AppCalls>,
     pub socket_layout: Array<MapData, SocketLayout>,
     pub policies: HashMap<MapData, u32, PolicyRecord>,
     pub meta: Array<MapData, Meta>,
@@ -141,6 +144,8 @@ impl Maps {
             listeners: typed(&held, "LISTENERS")?,
             counters: typed(&held, "COUNTERS")?,
             pod_records: typed(&held, "POD_RECORDS")?,
+            shortcut_pairs: typed(&held, "SHORTCUT_PAIRS")?,
+            shortcut_apps: typed(&held, "SHORTCUT_APPS")?,
             socket_layout: typed(&held, "SOCKET_LAYOUT")?,
             policies: typed(&held, "POLICIES")?,
             meta: typed(&held, "META")?,

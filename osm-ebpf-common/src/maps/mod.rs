@@ -16,7 +16,8 @@ pub use policy::{
     RouteEntry, RouteKey,
 };
 pub use shortcut::{
-    MAX_MESSAGES, MAX_UNREAD, ShortcutEnd, ShortcutKey, ShortcutPair, ShortcutSocket, SocketLayout,
+    AppCalls, MAX_MESSAGES, MAX_UNREAD, ShortcutEnd, ShortcutKey, ShortcutPair, ShortcutSocket,
+    SocketLayout,
 };
 pub use socket::{End, Family, HandshakeKey, ListenerKey, OriginalDestination};
 

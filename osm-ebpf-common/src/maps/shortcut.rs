@@ -41,6 +41,13 @@ impl ShortcutKey {
         }
     }
 
+    /// Whether it is the end that accepted.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_accepting(&self) -> bool {
+        self.end == ShortcutEnd::Accepting as u32
+    }
+
     /// The connection.
     #[inline(always)]
     #[must_use]
@@ -87,6 +94,18 @@ impl ShortcutPair {
     pub const TOO_LATE: u64 = 1;
 }
 
+/// What was seen of the connections that an app's listener accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct AppCalls(u32);
+
+impl AppCalls {
+    /// Calls on them never blocked: those to come may take the shortcut.
+    pub const NEVER_BLOCK: Self = Self(1);
+    /// Calls on one of them may have.
+    pub const MAY_BLOCK: Self = Self(2);
+}
+
 /// Where the fields of the kernel's sockets are, in bytes from the start of `struct sock`. All zero:
 /// the shortcut is not offered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -124,6 +143,6 @@ pub struct SocketLayout {
 const _: () = {
     assert!(size_of::<ShortcutKey>() == 40);
     assert!(size_of::<ShortcutSocket>() == 72);
-    assert!(size_of::<ShortcutPair>() == 16);
+    assert!(size_of::<ShortcutPair>() == 16 && size_of::<AppCalls>() == 4);
     assert!(size_of::<SocketLayout>() == 64);
 };

@@ -184,6 +184,28 @@ impl HandshakeKey {
         Self::new(netns_cookie, listener, 0, listener, listener_port)
     }
 
+    /// The key of what listens on an address and port, whoever connects.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_app(netns_cookie: u64, listener: Address, listener_port: u16) -> Self {
+        Self::new(
+            netns_cookie,
+            Address::UNSPECIFIED_V6,
+            0,
+            listener,
+            listener_port,
+        )
+    }
+
+    /// The key of what listens at the end that accepted this connection.
+    #[inline(always)]
+    #[must_use]
+    pub const fn app(mut self) -> Self {
+        self.app = Address::UNSPECIFIED_V6;
+        self.app_port = 0;
+        self
+    }
+
     /// The pod.
     #[must_use]
     pub const fn netns_cookie(&self) -> u64 {

@@ -71,6 +71,7 @@ fn socket_events(ctx: SockOpsContext) -> u32 {
     const PASSIVE_ESTABLISHED: u32 = 5;
     const STATE_CHANGED: u32 = 10;
     const LISTEN: u32 = 11;
+    const ROUND_TRIP: u32 = 12;
 
     let operation = Operation::new(&ctx);
     match operation.code() {
@@ -79,6 +80,7 @@ fn socket_events(ctx: SockOpsContext) -> u32 {
         PASSIVE_ESTABLISHED => handshake::established(operation),
         STATE_CHANGED => handshake::state_changed(operation),
         LISTEN => listeners::listening(operation),
+        ROUND_TRIP => shortcut::answered(operation),
         _ => {}
     }
     1

@@ -1,7 +1,7 @@
 //! Connections of every kind that a pod has, with both ends in the test's hands.
 
 use std::io::{self, Read as _};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::poll::PollFlags;
@@ -24,6 +24,9 @@ const LOCAL: &str = "127.0.0.1:8081";
 
 /// Where the application finds itself.
 const OWN: &str = "127.0.0.1:8083";
+
+/// Where the application serves with calls that wait: the shortcut is for listeners that never do.
+const WAITING: u16 = 100;
 
 /// As many connections may wait as anybody opens at once.
 const BACKLOG: i32 = 16_384;
@@ -109,10 +112,13 @@ struct Line {
     listener: Socket,
 }
 
+/// For each route, and for servers that wait in their calls.
+type Lines = Vec<((Route, bool), Mutex<Line>)>;
+
 /// Two pods with an agent: one whose sidecar is the test itself, one with a sidecar that proxies.
 #[derive(Debug)]
 pub struct Scene {
-    lines: [(Route, Mutex<Line>); 6],
+    lines: Lines,
     // They hold the listeners too, so that an agent that looks for these finds them.
     _listening: [Broker; 4],
     _sidecar: Mutex<Actor>,
@@ -147,7 +153,23 @@ impl Scene {
         for outcome in scene.attach(spec) {
             let _ = outcome.succeeded();
         }
+        scene.introduce();
         Some(scene)
+    }
+
+    /// Has the applications answer once: the shortcut is for those that were seen not to wait.
+    fn introduce(&self) {
+        for (route, is_blocking) in [Route::Local, Route::ProxiedIn]
+            .into_iter()
+            .flat_map(|route| [(route, false), (route, true)])
+        {
+            let pair = self.connect(route, Kind::new(false, is_blocking));
+            let pair = pair.unwrap_or_else(|error| panic!("{route:?}: {error}"));
+            for (from, to) in [(&pair.client, &pair.server), (&pair.server, &pair.client)] {
+                from.send(b"hello").expect("sending");
+                wait(to, PollFlags::POLLIN).expect("something to read");
+            }
+        }
     }
 
     /// Attaches both pods, again.
@@ -189,7 +211,7 @@ impl Scene {
         kind: Kind,
         between: impl FnOnce(&Socket),
     ) -> io::Result<Pair> {
-        let mut line = self.line(route);
+        let mut line = self.line(route, kind.is_server_blocking);
         let to = line.to;
         let client = line.dialler.connect(to, kind.is_client_blocking)?;
         between(&client);
@@ -207,7 +229,7 @@ impl Scene {
     /// # Errors
     /// Where one can't be made or does not echo.
     pub fn echo_many(&self, route: Route, count: u32, length: usize) -> io::Result<Vec<Socket>> {
-        let mut line = self.line(route);
+        let mut line = self.line(route, false);
         let to = line.to;
         // The queue of a listener is shorter (`somaxconn`).
         line.dialler.begin_keeping(to, count)?;
@@ -237,7 +259,7 @@ impl Scene {
     /// # Errors
     /// Where it can't be made.
     pub fn dialling(&self, route: Route) -> io::Result<(Socket, SocketAddr)> {
-        let mut line = self.line(route);
+        let mut line = self.line(route, false);
         let to = line.to;
         Ok((line.dialler.socket(to)?, to))
     }
@@ -247,11 +269,12 @@ impl Scene {
     /// # Errors
     /// Where it can't be duplicated.
     pub fn listener(&self, route: Route) -> io::Result<Socket> {
-        self.line(route).listener.try_clone()
+        self.line(route, false).listener.try_clone()
     }
 
-    fn line(&self, route: Route) -> MutexGuard<'_, Line> {
-        let line = self.lines.iter().find(|(it, _)| *it == route);
+    fn line(&self, route: Route, waits: bool) -> MutexGuard<'_, Line> {
+        let waits = waits && matches!(route, Route::Local | Route::ProxiedIn);
+        let line = self.lines.iter().find(|(it, _)| *it == (route, waits));
         let (_, line) = line.expect("there is a line for every route");
         line.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -270,37 +293,41 @@ pub fn accept(listener: &Socket, is_blocking: bool) -> io::Result<(Socket, Socke
 }
 
 /// Starts the brokers and opens the listeners.
-fn lines(world: &World, proxied: &Pod) -> ([Broker; 4], [(Route, Mutex<Line>); 6]) {
+fn lines(world: &World, proxied: &Pod) -> ([Broker; 4], Lines) {
     let pod = &world.pod;
     let app = || Broker::start("app", &pod.place(APP_UID));
     let sidecar = || Broker::start("sidecar", &pod.place(SIDECAR_UID));
     let outside = || Broker::start("outside", &world.outside.place());
     let proxied_app = || Broker::start("proxied app", &proxied.place(APP_UID));
     let mut listening = [app(), sidecar(), outside(), proxied_app()];
-    let mut listen = |broker: usize, at: &str| {
-        let socket = listening[broker].listen(at.parse().expect("an address"), BACKLOG);
-        socket.unwrap_or_else(|error| panic!("listening on {at}: {error}"))
-    };
-    let line = |dialler, to: &str, listener: Socket| {
-        let to = to.parse().expect("an address");
+    // Who dials, whom, who listens, and where.
+    let mut line = |dialler, to: SocketAddr, broker: usize, at: SocketAddr| {
+        let listener = listening[broker].listen(at, BACKLOG);
+        let listener = listener.unwrap_or_else(|error| panic!("listening on {at}: {error}"));
         Mutex::new(Line {
             dialler,
             to,
             listener,
         })
     };
-    let [local, own] = [LOCAL, OWN].map(|at| listen(0, at));
-    let outbound = listen(1, "0.0.0.0:15001");
-    let [remote, excluded] = [REMOTE, EXCLUDED].map(|at| listen(2, at));
-    let behind = listen(3, "127.0.0.1:8082");
-    let to_proxied = SocketAddr::new(proxied.ip4(), 8082).to_string();
-    let lines = [
-        (Route::Outbound, line(app(), REMOTE, outbound)),
-        (Route::Local, line(sidecar(), LOCAL, local)),
-        (Route::ProxiedOut, line(proxied_app(), REMOTE, remote)),
-        (Route::ProxiedIn, line(outside(), &to_proxied, behind)),
-        (Route::Bypassed, line(app(), OWN, own)),
-        (Route::Excluded, line(app(), EXCLUDED, excluded)),
+    let [remote, excluded, local, own] =
+        [REMOTE, EXCLUDED, LOCAL, OWN].map(|it| it.parse::<SocketAddr>().expect("an address"));
+    let outbound = (Ipv4Addr::UNSPECIFIED, 15001).into();
+    let mut lines = vec![
+        ((Route::Outbound, false), line(app(), remote, 1, outbound)),
+        (
+            (Route::ProxiedOut, false),
+            line(proxied_app(), remote, 2, remote),
+        ),
+        ((Route::Bypassed, false), line(app(), own, 0, own)),
+        ((Route::Excluded, false), line(app(), excluded, 2, excluded)),
     ];
+    for waits in [false, true] {
+        let port = local.port() + if waits { WAITING } else { 0 };
+        let at = (Ipv4Addr::LOCALHOST, port).into();
+        lines.push(((Route::Local, waits), line(sidecar(), at, 0, at)));
+        let to = SocketAddr::new(proxied.ip4(), port);
+        lines.push(((Route::ProxiedIn, waits), line(outside(), to, 3, at)));
+    }
     (listening, lines)
 }

@@ -43,13 +43,14 @@ impl ByTcp {
 /// # Errors
 /// The error of a call; `InvalidData` on kernels that don't count.
 pub fn by_tcp(socket: impl AsFd) -> io::Result<ByTcp> {
+    // In this order: what is acknowledged meanwhile counts twice, and not never.
+    let waiting = sys::ask(socket.as_fd(), Question::Unacknowledged)?;
     let info = sys::getsockopt(
         socket.as_fd(),
         libc::IPPROTO_TCP,
         libc::TCP_INFO,
         INFO_LENGTH,
     )?;
-    let waiting = sys::ask(socket.as_fd(), Question::Unacknowledged)?;
     let counter = |at: usize| {
         let bytes = info.get(at..at + 8).and_then(<[u8]>::first_chunk);
         bytes

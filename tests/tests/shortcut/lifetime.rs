@@ -39,6 +39,22 @@ fn bypassed_connections_never_take_the_shortcut() {
 }
 
 #[test]
+fn application_that_waits_in_its_calls_never_takes_the_shortcut() {
+    let Some(scene) = Scene::new(spec()) else {
+        return;
+    };
+    for turn in 0..4 {
+        let pair = compare::connect(&scene, Route::Local, Kind::new(false, true));
+        for (from, to) in [(&pair.client, &pair.server), (&pair.server, &pair.client)] {
+            send_all(from, b"hello");
+            assert_eq!(read_exactly(to, 5), b"hello");
+            let tcp = by_tcp(from).expect("TCP_INFO");
+            assert!(!tcp.sent_nothing(), "turn {turn}: {tcp:?}");
+        }
+    }
+}
+
+#[test]
 fn shortcut_switched_off_and_on_while_in_use_loses_nothing() {
     if !is_on() {
         return;

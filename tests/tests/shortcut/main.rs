@@ -9,6 +9,8 @@ mod closing;
 mod compare;
 mod connecting;
 mod differences;
+mod http;
 mod lifetime;
+mod peers;
 mod storm;
 mod waiting;

@@ -9,6 +9,7 @@ mod accept;
 mod broker;
 mod client;
 mod connect;
+mod exec;
 mod listen;
 mod load;
 mod pattern;
@@ -44,17 +45,30 @@ enum Part {
     Client,
     /// Make sockets as the harness asks, and hand them to it
     Broker(broker::Args),
+    /// Become another program
+    Exec(exec::Args),
     /// Send or take a stream on the socket that stdin is, until killed
     Victim(victim::Args),
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    let opened = match &args.part {
+        Part::Exec(args) => args.open(),
+        _ => Ok(None),
+    };
     let entered = args.place.enter();
     let (result, is_client) = match args.part {
         Part::Serve(args) => (entered.and_then(|()| serve::run(args)), false),
         Part::Sidecar(args) => (entered.and_then(|()| sidecar::run(args)), false),
         Part::Broker(args) => (entered.and_then(|()| broker::run(&args)), false),
+        Part::Exec(args) => {
+            let started = opened.and_then(|opened| {
+                entered?;
+                exec::run(&args, opened.as_ref())
+            });
+            (started.map(|never| match never {}), false)
+        }
         Part::Victim(args) => (entered.and_then(|()| victim::run(&args)), false),
         Part::Client => (entered.and_then(|()| client::run()), true),
     };
