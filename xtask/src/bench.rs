@@ -26,7 +26,7 @@ pub struct Args {
     #[arg(long)]
     quick: bool,
     /// Measure only these [default: all]: connections-outbound, connections-inbound,
-    /// connect-latency, requests, streams, lists, node.
+    /// connect-latency, requests, streams, to-app, lists, node.
     #[arg(long, value_name = "MEASUREMENT", num_args = 1..)]
     only: Vec<String>,
     /// Of what is chosen at random, such as the ranges of long lists.

@@ -1,7 +1,7 @@
 //! What measurements are called where people read them.
 
 /// Titles; a measurement without one goes by its name.
-const TITLES: [(&str, &str); 17] = [
+const TITLES: [(&str, &str); 19] = [
     ("connections-outbound", "Connections, outbound"),
     (
         "connections-outbound-cpu",
@@ -20,6 +20,14 @@ const TITLES: [(&str, &str); 17] = [
     (
         "requests-shortcut",
         "Requests and responses: share of bytes that took the shortcut",
+    ),
+    (
+        "to-app-requests",
+        "Requests and responses between sidecar and app, inbound side",
+    ),
+    (
+        "to-app-streams",
+        "Streams from sidecar to app, inbound side",
     ),
     ("streams", "Streams"),
     ("streams-cpu", "Streams: processor time of both ends"),
