@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::env;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -15,10 +15,15 @@ use anyhow::{Context as _, Error, Result, bail, ensure};
 use clap::{Parser, Subcommand};
 use osm_bench::figure::figures;
 use osm_bench::machine::Machine;
+use osm_bench::progress::Progress;
 use osm_bench::report::{Parameters, Report, tables};
-use osm_bench::traffic::plan::{Effort, MEASUREMENTS};
-use osm_bench::{peer, plot, report, traffic};
+use osm_bench::sample::Sample;
+use osm_bench::traffic::plan::{self, Effort};
+use osm_bench::{node, peer, plot, report, traffic};
 use osm_tests::interrupt::{Interrupt, Interrupted};
+
+/// What is measured of the agent's own work, as `--only` names it.
+const NODE: &str = "node";
 
 /// Measures what interception costs.
 #[derive(Parser)]
@@ -46,7 +51,7 @@ struct Run {
     quick: bool,
     /// Measure only these [default: all]
     #[arg(long, value_name = "MEASUREMENT", num_args = 1.., value_delimiter = ',',
-        value_parser = MEASUREMENTS)]
+        value_parser = measurements())]
     only: Vec<String>,
     /// Of what is chosen at random
     #[arg(long, default_value_t = 1)]
@@ -127,11 +132,15 @@ fn publish(report: &Report, results: &Results) -> Result<()> {
 fn measure(run: &Run, interrupt: &Interrupt) -> Result<Report> {
     let machine = Machine::this();
     let start = Instant::now();
-    let is_chosen = |name: &&str| run.only.is_empty() || run.only.iter().any(|it| it == name);
-    let measurements: Vec<_> = MEASUREMENTS.into_iter().filter(is_chosen).collect();
+    let mut measurements = measurements();
+    measurements.retain(|name| run.only.is_empty() || run.only.iter().any(|it| it == name));
     let options = traffic::Options {
         program: env::current_exe().context("the benchmark's own path")?,
-        measurements: measurements.clone(),
+        measurements: measurements
+            .iter()
+            .copied()
+            .filter(|name| *name != NODE)
+            .collect(),
         effort: Effort {
             is_quick: run.quick,
             rounds: run.rounds,
@@ -145,6 +154,9 @@ fn measure(run: &Run, interrupt: &Interrupt) -> Result<Report> {
         &mut |sample| samples.push(sample),
         &mut |it| left_out.push(it),
     )?;
+    if measurements.contains(&NODE) {
+        measure_node(run.quick, interrupt, &mut samples)?;
+    }
     Ok(Report {
         machine,
         parameters: Parameters {
@@ -157,5 +169,24 @@ fn measure(run: &Run, interrupt: &Interrupt) -> Result<Report> {
         figures: figures(&samples),
         samples,
         left_out,
+    })
+}
+
+/// Everything that can be measured.
+fn measurements() -> Vec<&'static str> {
+    let traffic = plan::MEASUREMENTS.into_iter();
+    traffic.chain([NODE]).collect()
+}
+
+fn measure_node(quick: bool, interrupt: &Interrupt, samples: &mut Vec<Sample>) -> Result<()> {
+    let agent = osm_tests::agent::binary().context("OSM_AGENT has to name the agent's binary")?;
+    let progress = Progress::start(NODE, 0);
+    node::measure(&node::Options { quick, agent }, &mut |sample| {
+        if let Err(interrupted) = interrupt.check() {
+            // Nothing but the guards has to be done.
+            resume_unwind(Box::new(interrupted));
+        }
+        progress.step(&format!("{} {}", sample.measurement, sample.setting));
+        samples.push(sample);
     })
 }

@@ -14,21 +14,24 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Says that it begins.
+    /// Says that it begins; 0 steps where nobody knows how many there are.
     ///
     /// # Panics
     /// Never: the template is valid.
     #[must_use]
     pub fn start(name: &str, steps: usize) -> Self {
         let bar = stderr().is_terminal().then(|| {
-            let style = "{prefix:.bold} {bar:24} {pos}/{len} {elapsed:.dim}  {wide_msg}";
+            let style = match steps {
+                0 => "{prefix:.bold} {spinner} {pos} {elapsed:.dim}  {wide_msg}",
+                _ => "{prefix:.bold} {bar:24} {pos}/{len} {elapsed:.dim}  {wide_msg}",
+            };
             let style = ProgressStyle::with_template(style).expect("the template is valid");
             let bar = ProgressBar::new(steps as u64).with_style(style);
             bar.set_prefix(name.to_owned());
             bar
         });
         if bar.is_none() {
-            eprintln!("{name}: {steps} steps");
+            eprintln!("{name} …");
         }
         Self {
             name: name.to_owned(),

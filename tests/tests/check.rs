@@ -20,7 +20,7 @@ const OBJ_PIN: u64 = 6;
 const LINK_CREATE: u64 = 28;
 
 /// The names that programs may rely on.
-const FEATURES: [(&str, &str); 30] = [
+const FEATURES: [(&str, &str); 31] = [
     ("bpf", "ebpf"),
     ("btf", "ebpf"),
     ("cgroup_v2", "ebpf"),
@@ -46,6 +46,7 @@ const FEATURES: [(&str, &str); 30] = [
     ("hook_sk_lookup", "ebpf"),
     ("link_pin", "ebpf"),
     ("link_detach", "ebpf"),
+    ("loopback_shortcut", "shortcut"),
     ("enrolment", "ebpf"),
     ("iptables_nft", "iptables"),
     ("ip6tables_nft", "iptables"),

@@ -25,8 +25,8 @@ pub struct Args {
     /// Less than two minutes, only to see that it runs.
     #[arg(long)]
     quick: bool,
-    /// Measure only these [default: all]; those of traffic are connections-outbound,
-    /// connections-inbound, connect-latency, requests, streams, lists.
+    /// Measure only these [default: all]: connections-outbound, connections-inbound,
+    /// connect-latency, requests, streams, to-app, lists, node.
     #[arg(long, value_name = "MEASUREMENT", num_args = 1..)]
     only: Vec<String>,
     /// Of what is chosen at random, such as the ranges of long lists.
@@ -56,8 +56,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         workspace
             .cargo()
             .args(["build", "--release", "--bins", cargo::MESSAGES])
-            .args(build::PACKAGES)
-            .args(["-p", "osm-bench"]),
+            .args(build::PACKAGES),
     )?;
     let environment = [("OSM_AGENT", OsString::from(build::named(&built, AGENT)?))];
     let mut command = privilege::as_root(workspace, &environment)?;

@@ -11,13 +11,15 @@ use crate::workspace::Workspace;
 
 /// Always selected together: cargo unites the features of what is selected, so that another
 /// selection would compile the dependencies again.
-pub const PACKAGES: [&str; 6] = [
+pub const PACKAGES: [&str; 8] = [
     "-p",
     "osm-ebpf-common",
     "-p",
     "osm-agent",
     "-p",
     "osm-tests",
+    "-p",
+    "osm-bench",
 ];
 
 /// What compiling the agent takes.

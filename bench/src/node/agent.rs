@@ -50,6 +50,7 @@ pub fn measure(options: &Options, report: &mut dyn FnMut(Sample)) -> Result<()> 
     let in_force = InForce::open(&node)?;
     for round in 0..rounds {
         let before = in_force.words(count)?;
+        let busy = busy(&node);
         let excludes = round % 2 == 0;
         let ports = if excludes { EXCLUDED } else { 6379 };
         let start = Instant::now();
@@ -72,7 +73,9 @@ pub fn measure(options: &Options, report: &mut dyn FnMut(Sample)) -> Result<()> 
             last.prove_intercepted()?;
         }
         // The agent looks at all of them once more, and lets go of the former lists.
-        thread::sleep(Duration::from_millis(300));
+        thread::sleep(Duration::from_secs(1));
+        let busy = (self::busy(&node) - busy) * 1e3;
+        report(say("agent-change-busy", count, busy, "ms"));
     }
     let _ = node.stop();
     Ok(())
@@ -80,6 +83,11 @@ pub fn measure(options: &Options, report: &mut dyn FnMut(Sample)) -> Result<()> 
 
 fn rss(node: &Node) -> f64 {
     node.metric("process_resident_memory_bytes")
+}
+
+/// For how long the agent was at work, in seconds.
+fn busy(node: &Node) -> f64 {
+    node.metric("osm_pass_duration_seconds_sum")
 }
 
 /// The words that say by which lists pods go.

@@ -20,13 +20,18 @@ use nix::sys::time::TimeValLike as _;
 use nix::unistd::Pid;
 use osm_tests::enter::Place;
 
-pub use order::{Answer, Dial, Done, Listener, Load, Order, Serve, Served, Sockets, Task};
+pub use order::{
+    Answer, Dial, Done, Expected, Listener, Load, Order, Serve, Served, Sockets, Task,
+};
 
 /// The sidecar's port for outbound connections.
 pub const OUTBOUND_PORT: u16 = 15001;
 
 /// The sidecar's port for inbound connections.
 pub const INBOUND_PORT: u16 = 15003;
+
+/// The port of a pod's application.
+pub const APP_PORT: u16 = 8080;
 
 /// How many handshakes may wait; the kernel's own limit (`somaxconn`) is the same.
 const BACKLOG: i32 = 4096;
@@ -36,15 +41,40 @@ const BACKLOG: i32 = 4096;
 pub struct Args {
     #[command(flatten)]
     place: Place,
-    /// Listen as a sidecar does
+    /// Listen as a sidecar does, not as an application
     #[arg(long)]
     sidecar: bool,
 }
 
-/// The listeners of a sidecar.
-struct Listeners {
-    outbound: TcpListener,
-    inbound: TcpListener,
+/// What a peer listens on.
+enum Listeners {
+    Sidecar {
+        outbound: TcpListener,
+        inbound: TcpListener,
+    },
+    App(TcpListener),
+}
+
+impl Listeners {
+    fn open(is_sidecar: bool) -> Result<Self> {
+        Ok(if is_sidecar {
+            Self::Sidecar {
+                outbound: listen(OUTBOUND_PORT)?,
+                inbound: listen(INBOUND_PORT)?,
+            }
+        } else {
+            Self::App(listen(APP_PORT)?)
+        })
+    }
+
+    fn get(&self, which: Listener) -> Option<&TcpListener> {
+        match (self, which) {
+            (Self::Sidecar { outbound, .. }, Listener::Outbound) => Some(outbound),
+            (Self::Sidecar { inbound, .. }, Listener::Inbound) => Some(inbound),
+            (Self::App(app), Listener::App) => Some(app),
+            _ => None,
+        }
+    }
 }
 
 /// Does what the lines on stdin say, until there are no more.
@@ -56,25 +86,18 @@ pub fn run(args: &Args) -> Result<()> {
     args.place.enter()?;
     // Paced connections start when they are due, not 50 µs later.
     prctl::set_timerslack(1).context("asking for exact timers")?;
-    let listeners = if args.sidecar {
-        Some(Listeners {
-            outbound: listen(OUTBOUND_PORT)?,
-            inbound: listen(INBOUND_PORT)?,
-        })
-    } else {
-        None
-    };
+    let listeners = Listeners::open(args.sidecar)?;
     answer(&Answer::Ready)?;
     for line in io::stdin().lock().lines() {
         let line = line.context("reading an order")?;
         let order = serde_json::from_str(&line).with_context(|| format!("not an order: {line}"))?;
-        let outcome = obey(&order, listeners.as_ref());
+        let outcome = obey(&order, &listeners);
         answer(&outcome.unwrap_or_else(|error| Answer::Failed(format!("{error:#}"))))?;
     }
     Ok(())
 }
 
-fn obey(order: &Order, listeners: Option<&Listeners>) -> Result<Answer> {
+fn obey(order: &Order, listeners: &Listeners) -> Result<Answer> {
     match order {
         Order::Dial(dial) => {
             pin(dial.cpu)?;
@@ -82,11 +105,8 @@ fn obey(order: &Order, listeners: Option<&Listeners>) -> Result<Answer> {
         }
         Order::Serve(serve) => {
             pin(serve.cpu)?;
-            let listeners = listeners.context("this peer does not listen")?;
-            let listener = match serve.listener {
-                Listener::Outbound => &listeners.outbound,
-                Listener::Inbound => &listeners.inbound,
-            };
+            let listener = listeners.get(serve.listener);
+            let listener = listener.context("this peer does not listen there")?;
             sidecar::run(serve, listener).map(Answer::Served)
         }
     }

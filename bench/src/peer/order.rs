@@ -79,21 +79,34 @@ impl Load {
 pub struct Serve {
     /// The core to do it on.
     pub cpu: usize,
-    /// On which of its ports.
+    /// On which port.
     pub listener: Listener,
     /// What to do with connections.
     pub task: Task,
-    /// The original destination that every connection has to report; none where none may have one.
-    pub expect: Option<SocketAddrV4>,
+    /// What every connection has to report as its original destination.
+    pub expect: Expected,
 }
 
-/// One of a sidecar's ports.
+/// What connections report as their original destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Expected {
+    /// This.
+    Destination(SocketAddrV4),
+    /// None: nothing is in between.
+    None,
+    /// They are not asked, as applications don't ask.
+    Anything,
+}
+
+/// Where a peer listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Listener {
     /// [`super::OUTBOUND_PORT`].
     Outbound,
     /// [`super::INBOUND_PORT`].
     Inbound,
+    /// [`super::APP_PORT`].
+    App,
 }
 
 /// What a sidecar does.

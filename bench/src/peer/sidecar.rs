@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::OriginalDst;
 
-use super::order::{LAST, Serve, Served, Sockets, Task};
+use super::order::{Expected, LAST, Serve, Served, Sockets, Task};
 use super::{cpu_seconds, echo, wait};
 
 /// How much a sink reads at a time.
@@ -43,7 +43,7 @@ pub fn run(serve: &Serve, listener: &TcpListener) -> Result<Served> {
 /// Where connections come in, and are asked where they wanted to go.
 struct Door<'a> {
     listener: &'a TcpListener,
-    expect: Option<SocketAddrV4>,
+    expect: Expected,
     served: Served,
 }
 
@@ -55,10 +55,18 @@ impl Door<'_> {
         };
         let stream = stream.context("accepting")?;
         self.served.accepted += 1;
-        let original = original_destination(&stream);
+        self.ask(&stream);
+        Ok(stream)
+    }
+
+    fn ask(&mut self, stream: &TcpStream) {
+        if self.expect == Expected::Anything {
+            return;
+        }
+        let original = original_destination(stream);
         let is_right = match (&original, self.expect) {
-            (Ok(original), Some(expected)) => *original == expected,
-            (Err(_), None) => true,
+            (Ok(original), Expected::Destination(expected)) => *original == expected,
+            (Err(_), Expected::None) => true,
             _ => false,
         };
         if !is_right {
@@ -66,7 +74,6 @@ impl Door<'_> {
             let shown = original.map_or_else(|error| error.to_string(), |it| it.to_string());
             self.served.first_unexpected.get_or_insert(shown);
         }
-        Ok(stream)
     }
 
     fn accept_all(&mut self, count: usize) -> Result<Vec<TcpStream>> {

@@ -2,7 +2,7 @@
 
 use super::axis::Scale;
 use crate::figure::{Figure, length};
-use crate::report::{short, title};
+use crate::report::{count, title};
 use crate::sample::{Better, Variant};
 use crate::stats::Summary;
 
@@ -126,9 +126,8 @@ fn lengths(figures: &[Figure]) -> Vec<Chart> {
             .iter()
             .filter(|it| length(&it.setting).is_some_and(|(it, _)| it == kind))
             .collect();
-        let name = |setting: &str| {
-            length(setting).map_or_else(String::new, |(_, length)| short(f64::from(length)))
-        };
+        let name =
+            |setting: &str| length(setting).map_or_else(String::new, |(_, length)| count(length));
         let mut chart = by_setting(&of_kind, &name)?;
         chart.name = format!("{}-{kind}", chart.name);
         chart.title = format!("{}, by number of {kind}", chart.title);

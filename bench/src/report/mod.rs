@@ -8,7 +8,7 @@ mod table;
 
 pub use files::{read, write};
 pub use names::title;
-pub use number::{compact, percent, ratio, short};
+pub use number::{compact, count, percent, ratio, short};
 pub use page::update;
 pub use table::tables;
 

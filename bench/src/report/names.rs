@@ -1,7 +1,7 @@
 //! What measurements are called where people read them.
 
 /// Titles; a measurement without one goes by its name.
-const TITLES: [(&str, &str); 16] = [
+const TITLES: [(&str, &str); 19] = [
     ("connections-outbound", "Connections, outbound"),
     (
         "connections-outbound-cpu",
@@ -17,6 +17,18 @@ const TITLES: [(&str, &str); 16] = [
         "Latency of connect() at a share of the highest rate",
     ),
     ("requests", "Requests and responses"),
+    (
+        "requests-shortcut",
+        "Requests and responses: share of bytes that took the shortcut",
+    ),
+    (
+        "to-app-requests",
+        "Requests and responses between sidecar and app, inbound side",
+    ),
+    (
+        "to-app-streams",
+        "Streams from sidecar to app, inbound side",
+    ),
     ("streams", "Streams"),
     ("streams-cpu", "Streams: processor time of both ends"),
     (

@@ -9,7 +9,17 @@ pub fn short(value: f64) -> String {
         size if size >= 1.0 => 2,
         _ => 3,
     };
-    let text = format!("{value:.decimals$}");
+    apart(&format!("{value:.decimals$}"))
+}
+
+/// A count, with thousands apart.
+#[must_use]
+pub fn count(value: u32) -> String {
+    apart(&value.to_string())
+}
+
+/// A number with its thousands apart.
+fn apart(text: &str) -> String {
     let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
     let mut apart = String::new();
     for (index, digit) in whole.chars().enumerate() {
@@ -46,7 +56,7 @@ pub fn ratio(value: f64) -> String {
 /// A share as a percentage.
 #[must_use]
 pub fn percent(share: f64) -> String {
-    format!("{:.0} %", share * 100.0)
+    format!("{:.0}%", share * 100.0)
 }
 
 #[cfg(test)]
@@ -80,8 +90,9 @@ mod tests {
         for (value, expected) in cases {
             assert_eq!(compact(value), expected);
         }
+        assert_eq!([count(7), count(10), count(60_000)], ["7", "10", "60,000"]);
         assert_eq!(ratio(0.923), "0.92");
         assert_eq!(ratio(0.0123), "0.012");
-        assert_eq!(percent(0.034), "3 %");
+        assert_eq!(percent(0.034), "3%");
     }
 }

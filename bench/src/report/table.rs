@@ -1,7 +1,7 @@
 //! Tables, for a terminal and for a page.
 
 use comfy_table::presets::{ASCII_MARKDOWN, UTF8_HORIZONTAL_ONLY};
-use comfy_table::{CellAlignment, ContentArrangement, Table};
+use comfy_table::{CellAlignment, Table};
 
 use super::names::title;
 use super::number::{percent, ratio, short};
@@ -21,9 +21,6 @@ pub enum Look {
 
 /// How many of the measurements that were left out for one reason are named.
 const SHOWN: usize = 4;
-
-/// The widest a table gets on a terminal.
-const WIDTH: u16 = 100;
 
 /// A measurement, as it is shown.
 #[derive(Clone, Debug)]
@@ -111,9 +108,6 @@ fn table(figures: &[Figure], look: Look) -> String {
     match look {
         Look::Terminal => {
             table.load_style(UTF8_HORIZONTAL_ONLY);
-            table
-                .set_content_arrangement(ContentArrangement::Dynamic)
-                .set_width(WIDTH);
         }
         Look::Markdown => {
             table.load_style(ASCII_MARKDOWN);
@@ -178,7 +172,7 @@ fn rows(figures: &[Figure], variants: &[Variant]) -> Vec<Vec<String>> {
     [
         row(figures[0].setting.clone(), &value),
         row("÷ direct".to_owned(), &|it| show(it.to_direct)),
-        row("÷ iptables-legacy".to_owned(), &|it| show(it.to_legacy)),
+        row("÷ legacy".to_owned(), &|it| show(it.to_legacy)),
         row("÷ empty lists".to_owned(), &|it| show(it.to_empty)),
     ]
     .into_iter()

@@ -13,12 +13,13 @@ use crate::peer::Sockets;
 use crate::sample::Variant;
 
 /// The measurements, by which `--only` chooses.
-pub const MEASUREMENTS: [&str; 6] = [
+pub const MEASUREMENTS: [&str; 7] = [
     "connections-outbound",
     "connections-inbound",
     "connect-latency",
     "requests",
     "streams",
+    "to-app",
     "lists",
 ];
 
@@ -63,6 +64,7 @@ pub fn block(name: &'static str, effort: Effort, cores: &[usize]) -> Block {
         "connect-latency" => planner.latency(name),
         "requests" => planner.requests(name),
         "streams" => planner.streams(name),
+        "to-app" => planner.to_app(name),
         _ => planner.lists(name),
     }
 }
@@ -97,7 +99,7 @@ impl Planner<'_> {
         if way == Way::Outbound {
             settings.push(of(Sockets::NonBlocking, "non-blocking sockets"));
         }
-        self.block(name, self.rounds(4, 21), settings)
+        self.block(name, self.rounds(4, 15), settings)
     }
 
     fn latency(&self, name: &'static str) -> Block {
@@ -136,6 +138,24 @@ impl Planner<'_> {
             }
         }
         self.block(name, self.rounds(2, 9), settings)
+    }
+
+    /// The sidecar's own connections to its application, which the shortcut concerns as well.
+    fn to_app(&self, name: &'static str) -> Block {
+        let requests = |connections, size| Job::Requests { connections, size };
+        let jobs = [
+            ("to-app-requests", "1 × 64 B", requests(1, 64)),
+            ("to-app-requests", "64 × 1 KiB", requests(64, 1 << 10)),
+            ("to-app-streams", "1", Job::Streams { connections: 1 }),
+        ];
+        let settings = jobs.map(|(measurement, setting, job)| {
+            all(&Shared {
+                setting: format!("{setting}, one core"),
+                way: Way::ToApp,
+                ..self.plain(measurement, job, self.slice(60, 300))
+            })
+        });
+        self.block(name, self.rounds(2, 9), settings.into())
     }
 
     /// Every job with every length of lists. The shortcut looks nothing up, and is left out.

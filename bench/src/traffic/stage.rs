@@ -11,7 +11,7 @@ use osm_tests::{Agent, World};
 use super::lists::Lists;
 use super::peer::{Peer, Place};
 use super::subject::{Subject, Way, listener};
-use crate::peer::{Answer, Dial, Done, Load, Order, Serve, Served};
+use crate::peer::{Answer, Dial, Done, Expected, Load, Order, Serve, Served};
 use crate::sample::Variant;
 
 /// How much longer than its time a peer may take.
@@ -159,25 +159,26 @@ impl Stage {
         };
         let (to, expect) = subject.route(run.way);
         let before = subject.loopback_bytes()?;
-        subject.sidecar.order(&Order::Serve(Serve {
+        let (client, server) = match run.way {
+            Way::Outbound => (&mut subject.client, &mut subject.sidecar),
+            Way::Inbound => (&mut self.outside, &mut subject.sidecar),
+            Way::ToApp => (&mut subject.sidecar, &mut subject.client),
+        };
+        server.order(&Order::Serve(Serve {
             cpu: run.cores.sidecar,
             listener: listener(run.way),
             task: run.load.task(),
             expect,
         }))?;
-        let client = match run.way {
-            Way::Outbound => &mut subject.client,
-            Way::Inbound => &mut self.outside,
-        };
         let limit = run.warm_up + run.slice + GRACE;
         client.order(&Order::Dial(dial(run, to)?))?;
         let done = match client.answer(limit)? {
             Answer::Done(done) => done,
             other => bail!("the client answers {other:?}"),
         };
-        let served = match subject.sidecar.answer(GRACE)? {
+        let served = match server.answer(GRACE)? {
             Answer::Served(served) => served,
-            other => bail!("the sidecar answers {other:?}"),
+            other => bail!("who accepts answers {other:?}"),
         };
         assert_intercepted(&done, &served, expect)?;
         Ok(Outcome {
@@ -200,14 +201,17 @@ fn dial(run: Run, to: SocketAddrV4) -> Result<Dial> {
 
 /// A figure counts only if every connection came to the sidecar, and the sidecar was told what had
 /// been dialled; or, without interception, nothing.
-fn assert_intercepted(done: &Done, served: &Served, expect: Option<SocketAddrV4>) -> Result<()> {
+fn assert_intercepted(done: &Done, served: &Served, expect: Expected) -> Result<()> {
     ensure!(
         done.connections == served.accepted && served.accepted > 0,
         "of {} connections, the sidecar accepted {}",
         done.connections,
         served.accepted
     );
-    let expected = expect.map_or("none".to_owned(), |it| it.to_string());
+    let expected = match expect {
+        Expected::Destination(it) => it.to_string(),
+        Expected::None | Expected::Anything => "none".to_owned(),
+    };
     ensure!(
         served.unexpected == 0,
         "{} of {} connections did not report the original destination {expected}; the first said {}",
@@ -224,7 +228,7 @@ mod tests {
 
     #[test]
     fn figure_counts_only_if_every_connection_was_intercepted() {
-        let expect = Some(SocketAddrV4::new([198, 51, 100, 10].into(), 80));
+        let expect = Expected::Destination(SocketAddrV4::new([198, 51, 100, 10].into(), 80));
         // Made, accepted, not reporting the destination; whether that is right.
         let cases = [
             (10, 10, 0, true),

@@ -11,7 +11,7 @@ use osm_tests::{APP_UID, Agent, Pod, SIDECAR_UID, TempDir};
 
 use super::lists::Lists;
 use super::peer::{Peer, Place};
-use crate::peer::{INBOUND_PORT, Listener, OUTBOUND_PORT};
+use crate::peer::{APP_PORT, Expected, INBOUND_PORT, Listener, OUTBOUND_PORT};
 use crate::sample::Variant;
 
 /// How long the agent may take to put lists in force; iptables takes long for long ones.
@@ -20,9 +20,6 @@ const PATIENCE: Duration = Duration::from_secs(45);
 /// What the application dials, where something is in between: nobody serves there.
 const REMOTE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 10), 80);
 
-/// What clients outside dial in the pod, where something is in between: nobody serves there.
-const APP_PORT: u16 = 8080;
-
 /// Which way connections go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -30,6 +27,8 @@ pub enum Way {
     Outbound,
     /// From outside, over a veth pair.
     Inbound,
+    /// From the sidecar to the pod's application, on 127.0.0.1.
+    ToApp,
 }
 
 /// A pod to measure. Fields go in this order: processes, then what they live in.
@@ -79,17 +78,23 @@ impl Subject {
         })
     }
 
-    /// What is dialled, and what the sidecar has to see as original destination.
+    /// What is dialled, and what those who accept it have to see as original destination.
     #[must_use]
-    pub fn route(&self, way: Way) -> (SocketAddrV4, Option<SocketAddrV4>) {
+    pub fn route(&self, way: Way) -> (SocketAddrV4, Expected) {
         let is_direct = self.variant == Variant::Direct;
         let to = match (way, is_direct) {
             (Way::Outbound, true) => SocketAddrV4::new(Ipv4Addr::LOCALHOST, OUTBOUND_PORT),
             (Way::Outbound, false) => REMOTE,
             (Way::Inbound, true) => SocketAddrV4::new(self.address, INBOUND_PORT),
             (Way::Inbound, false) => SocketAddrV4::new(self.address, APP_PORT),
+            (Way::ToApp, _) => SocketAddrV4::new(Ipv4Addr::LOCALHOST, APP_PORT),
         };
-        (to, (!is_direct).then_some(to))
+        let expect = match (way, is_direct) {
+            (Way::ToApp, _) => Expected::Anything,
+            (_, true) => Expected::None,
+            (_, false) => Expected::Destination(to),
+        };
+        (to, expect)
     }
 
     /// How many bytes went over the pod's loopback interface so far.
@@ -106,12 +111,13 @@ impl Subject {
     }
 }
 
-/// The sidecar's port on which connections of that way arrive.
+/// Where connections of that way arrive.
 #[must_use]
 pub fn listener(way: Way) -> Listener {
     match way {
         Way::Outbound => Listener::Outbound,
         Way::Inbound => Listener::Inbound,
+        Way::ToApp => Listener::App,
     }
 }
 

@@ -181,14 +181,14 @@ fn probe_inside(features: &mut Features, cgroup: Option<&TemporaryCgroup>, netns
         let result = result.map(|link| links.push(link)).map(|()| "");
         features.note(&name, For::Ebpf, result);
     }
-    let result = shortcut::probe(&mut object).map(|()| "for spec.sidecar.shortcut");
-    features.note(SHORTCUT, For::Shortcut, result);
     let result = match netns {
         Some(netns) => link_to_netns(netns).map(|link| links.push(link)),
         None => Err("no network namespace can be made".into()),
     };
     features.note(SK_LOOKUP, For::Ebpf, result.map(|()| ""));
     pins(features, links.first());
+    let result = shortcut::probe(&mut object).map(|()| "for spec.sidecar.shortcut");
+    features.note(SHORTCUT, For::Shortcut, result);
 }
 
 /// Each kind, made together if possible; `failed` says why that was not possible.

@@ -187,6 +187,8 @@ impl Ebpf {
         self.remove_interfaces(|of, _| cookies.contains(&of))?;
         remove_keys_of_pod!(handshakes);
         remove_keys_of_pod!(listeners);
+        remove_keys_of_pod!(shortcut_pairs);
+        remove_keys_of_pod!(shortcut_apps);
         // Last: by it, what is left is found after a crash.
         for cookie in cookies {
             found(self.maps.pod_records.remove(cookie))
