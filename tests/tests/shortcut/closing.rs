@@ -5,11 +5,13 @@ use std::thread;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use osm_tests::traffic::Pair;
+use osm_tests::traffic::{Kind, Pair, Pattern, Route};
 use socket2::Socket;
 use std::os::fd::AsFd as _;
 
-use crate::compare::{SETTLE, expect_same, finish, read_stream, said, send_all, stream, take};
+use crate::compare::{
+    self, SETTLE, expect_same, finish, read_stream, said, send_all, stream, take,
+};
 
 const LENGTH: usize = 100_000;
 
@@ -151,7 +153,7 @@ fn one_end_shuts_down_while_the_other_writes() {
             let writer = writer.join().expect("the writer");
             let mut rest = 0;
             let end = loop {
-                match crate::compare::receive(server, 4096, 0) {
+                match compare::receive(server, 4096, 0) {
                     Ok(bytes) if bytes.is_empty() => break "the end".to_owned(),
                     Ok(bytes) => rest += bytes.len(),
                     Err(error) => break osm_tests::sys::error_name(&error),
@@ -180,4 +182,32 @@ fn killed_sender_leaves_a_clean_beginning() {
         let some = count.parse::<u64>().is_ok_and(|count| count > 0);
         format!("some: {some}, {end}")
     });
+}
+
+#[test]
+fn bytes_that_a_closed_writer_left_wait_for_the_reader() {
+    let Some(scene) = compare::scene() else {
+        return;
+    };
+    let waiting = [Route::Bypassed, Route::Outbound, Route::Local].map(|route| {
+        let pair = compare::used(&scene, route, Kind::NON_BLOCKING);
+        // Until there is no more room: some by the shortcut, and the last by TCP.
+        let (pattern, mut sent) = (Pattern::new(10), 0);
+        let mut piece = [0; 64];
+        loop {
+            pattern.fill(sent, &mut piece);
+            match pair.client.send(&piece) {
+                Ok(length) => sent += length as u64,
+                Err(error) => break assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+            }
+        }
+        (route, pair.server, sent)
+    });
+    // Longer than a sender that is gone may be given up early.
+    thread::sleep(Duration::from_secs(6));
+    for (route, server, sent) in waiting {
+        let read = read_stream(&server, 10);
+        let all = format!("{sent} bytes, then the end");
+        assert_eq!(read, all, "{route:?}");
+    }
 }
