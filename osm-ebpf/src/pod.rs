@@ -121,9 +121,8 @@ impl decision::Pod for Pod {
         let pair = InterceptedPair::new(self.policy.id(), destination);
         let kept = pair.and_then(|pair| INTERCEPTED.get_ptr_mut(pair.place()));
         // SAFETY: an element of an array stays, and is read and written as one word.
-        if let Some(kept) = kept
-            && Some(unsafe { kept.read_volatile() }) == pair
-        {
+        let found = kept.map(|kept| unsafe { kept.read_volatile() });
+        if found.is_some() && found == pair {
             return RangeRule::Intercepted;
         }
         let key = RangeKey::new(self.policy.id(), *destination);
