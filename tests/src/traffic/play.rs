@@ -206,22 +206,25 @@ fn judge(
 ) -> Result<Played, String> {
     let (client, server) = (client?, server?);
     if plan.ending == Ending::Orderly {
+        let mut wrong = Vec::new();
         for (end, sender, reader) in [
             (End::Client, &client, &server),
             (End::Server, &server, &client),
         ] {
             let wanted = plan.half(end).length;
-            if sender.sent != wanted || reader.read != wanted {
-                let (sent, read) = (sender.sent, reader.read);
-                let why = sender.failed.as_ref().or(reader.failed.as_ref());
+            let (sent, read) = (sender.sent, reader.read);
+            if sent != wanted || read != wanted {
                 let other = end.other();
-                return Err(format!(
-                    "of {wanted} bytes, {end:?} sent {sent} and {other:?} read {read}: {why:?}"
+                let by_tcp = sender.played.by_tcp;
+                wrong.push(format!(
+                    "of {wanted} bytes, {end:?} sent {sent}, {by_tcp} of them by TCP, and {other:?} \
+                     read {read}"
                 ));
             }
         }
-        if let Some(error) = client.failed.or(server.failed) {
-            return Err(error);
+        wrong.extend([client.failed, server.failed].into_iter().flatten());
+        if !wrong.is_empty() {
+            return Err(wrong.join("; "));
         }
     }
     let (one, other) = (client.played, server.played);

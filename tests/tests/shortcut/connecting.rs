@@ -130,6 +130,18 @@ fn accept_from(listener: &Socket, client: &Socket) -> Socket {
     server
 }
 
+/// connect() on a socket whose calls do not block.
+fn connect_without_waiting(client: &Socket, to: SocketAddr) {
+    client.set_nonblocking(true).expect("O_NONBLOCK");
+    let begun = client.connect(&to.into());
+    let is_begun = |error: io::Error| error.raw_os_error() == Some(libc::EINPROGRESS);
+    assert!(begun.is_ok() || begun.is_err_and(is_begun), "{to}");
+    let mut wanted = [PollFd::new(client.as_fd(), PollFlags::POLLOUT)];
+    let ready = poll(&mut wanted, PollTimeout::from(5_000_u16));
+    assert_eq!(ready, Ok(1), "{to}");
+    assert!(client.take_error().expect("SO_ERROR").is_none(), "{to}");
+}
+
 #[test]
 fn non_blocking_connect_can_be_written_to_at_once() {
     let Some(scene) = Scene::new(spec()) else {
@@ -138,17 +150,7 @@ fn non_blocking_connect_can_be_written_to_at_once() {
     for route in [Route::Bypassed, Route::Outbound] {
         let listener = scene.listener(route).expect("the listener");
         let (client, to) = undialled(&scene, route);
-        client.set_nonblocking(true).expect("O_NONBLOCK");
-        let begun = client.connect(&to.into());
-        let is_begun = |error: io::Error| error.raw_os_error() == Some(libc::EINPROGRESS);
-        assert!(begun.is_ok() || begun.is_err_and(is_begun), "{route:?}");
-        let mut wanted = [PollFd::new(client.as_fd(), PollFlags::POLLOUT)];
-        let ready = poll(&mut wanted, PollTimeout::from(5_000_u16));
-        assert_eq!(ready, Ok(1), "{route:?}");
-        assert!(
-            client.take_error().expect("SO_ERROR").is_none(),
-            "{route:?}"
-        );
+        connect_without_waiting(&client, to);
         let server = accept_from(&listener, &client);
         send_all(&client, &stream(3, 9_000));
         finish(&client);
@@ -218,4 +220,28 @@ fn ten_thousand_connections_are_open_at_once() {
     assert_eq!(by_shortcut.count(), if is_on() { 10_000 } else { 0 });
     drop(servers);
     drop(used(&scene, Route::Outbound, Kind::NON_BLOCKING));
+}
+
+#[test]
+fn zero_copy_asked_for_before_connecting_is_left_to_tcp() {
+    let Some(scene) = Scene::new(spec()) else {
+        return;
+    };
+    for route in [Route::Bypassed, Route::Outbound] {
+        let listener = scene.listener(route).expect("the listener");
+        let (client, to) = undialled(&scene, route);
+        let on = 1_i32.to_ne_bytes();
+        let set = sys::setsockopt(client.as_fd(), libc::SOL_SOCKET, libc::SO_ZEROCOPY, &on);
+        set.expect("SO_ZEROCOPY");
+        connect_without_waiting(&client, to);
+        let server = accept_from(&listener, &client);
+        let bytes = stream(6, 100_000);
+        let sent = client.send_with_flags(&bytes, libc::MSG_ZEROCOPY);
+        assert_eq!(sent.expect("sending"), bytes.len(), "{route:?}");
+        assert_eq!(read_exactly(&server, bytes.len()), bytes, "{route:?}");
+        let tcp = by_tcp(&client).expect("TCP_INFO");
+        assert!(!tcp.less_than(100_000), "{route:?}: {tcp:?}");
+        let done = crate::differences::completions(&client, 1);
+        assert_eq!(done, 1, "{route:?}: one send, one completion");
+    }
 }

@@ -148,14 +148,16 @@ fn completions_of_zero_copy_come() {
             }
             finish(client);
             let read = reader.join().expect("the reader");
-            let missing = i64::from(sends) - i64::from(completions(client, sends));
-            format!("{option}, {read}, completions missing: {missing}")
+            // Where the option is set on a connection that has joined the shortcut, there are more than
+            // sends: the kernel sends each in parts, which it numbers.
+            let enough = completions(client, sends) >= sends;
+            format!("{option}, {read}, enough completions: {enough}")
         })
     });
 }
 
 /// How many sends the kernel says it is done with (`MSG_ZEROCOPY` in the kernel's documentation).
-fn completions(socket: &Socket, wanted: u32) -> u32 {
+pub fn completions(socket: &Socket, wanted: u32) -> u32 {
     let mut done = 0;
     for _ in 0..100 {
         let mut control = nix::cmsg_space!([u8; 64]);

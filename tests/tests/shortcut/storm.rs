@@ -4,7 +4,9 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
-use osm_tests::traffic::{Kind, Plan, Route, Scene, Storm, Summary};
+use nix::poll::PollFlags;
+use osm_tests::traffic::{Ending, Kind, Pair, Plan, Route, Scene, Storm, Summary};
+use socket2::Socket;
 
 use crate::compare::{self, is_on, spec, stream};
 
@@ -25,7 +27,7 @@ fn random_traffic_is_byte_exact() {
     let storm = Storm {
         seed: number("OSM_SHORTCUT_SEED").unwrap_or(1),
         parallel: number("OSM_SHORTCUT_PARALLEL").unwrap_or(60),
-        connections: if seconds.is_some() { u64::MAX } else { 400 },
+        connections: if seconds.is_some() { u64::MAX } else { 250 },
         time: Duration::from_secs(seconds.unwrap_or(25)),
         routes: &ROUTES,
     };
@@ -51,7 +53,7 @@ fn random_traffic_survives_changes_and_switching() {
     let storm = Storm {
         seed: number("OSM_SHORTCUT_SEED").unwrap_or(2),
         parallel: number("OSM_SHORTCUT_PARALLEL").unwrap_or(40),
-        connections: if seconds.is_some() { u64::MAX } else { 200 },
+        connections: if seconds.is_some() { u64::MAX } else { 150 },
         time: Duration::from_secs(seconds.unwrap_or(20)),
         routes: &ROUTES,
     };
@@ -90,6 +92,65 @@ fn bytes_that_are_changed_on_the_way_are_found() {
             );
         });
     }
+}
+
+#[test]
+fn storm_finds_a_byte_that_a_relay_changes_loses_or_doubles() {
+    let Some(scene) = compare::scene() else {
+        return;
+    };
+    let sound = |_: &mut Vec<u8>| {};
+    let changed = |bytes: &mut Vec<u8>| bytes[0] ^= 1;
+    let lost = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 1);
+    let doubled = |bytes: &mut Vec<u8>| bytes.push(bytes[0]);
+    let tampers: [(&str, fn(&mut Vec<u8>)); 4] = [
+        ("sound", sound),
+        ("changed", changed),
+        ("lost", lost),
+        ("doubled", doubled),
+    ];
+    for (name, tamper) in tampers {
+        // An orderly connection on which the client sends something.
+        let plan = (0..).map(|number| Plan::new(9, number)).find(|plan| {
+            plan.ending == Ending::Orderly && (1_000..50_000).contains(&plan.client.length)
+        });
+        let plan = plan.expect("there are plenty");
+        let [one, other] = [(); 2].map(|()| compare::connect(&scene, Route::Bypassed, plan.kind));
+        let relay = std::thread::spawn(move || relay(&one.server, &other.client, tamper));
+        let pair = Pair {
+            client: one.client,
+            server: other.server,
+        };
+        let played = osm_tests::traffic::play(&plan, Route::ProxiedIn, pair);
+        relay.join().expect("the relay");
+        assert_eq!(played.is_ok(), name == "sound", "{name}: {played:?}");
+    }
+}
+
+/// Passes bytes on in both directions; the first that the client sends are tampered with.
+fn relay(near: &Socket, far: &Socket, tamper: fn(&mut Vec<u8>)) {
+    let pass = |from: &Socket, to: &Socket, mut tamper: Option<fn(&mut Vec<u8>)>| {
+        while let Ok(mut bytes) = compare::receive(from, 4_096, 0) {
+            if bytes.is_empty() {
+                break;
+            }
+            if let Some(tamper) = tamper.take() {
+                tamper(&mut bytes);
+            }
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                match compare::until(to, PollFlags::POLLOUT, || to.send(rest)) {
+                    Ok(sent) => rest = &rest[sent..],
+                    Err(_) => return,
+                }
+            }
+        }
+        let _ = to.shutdown(std::net::Shutdown::Write);
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| pass(near, far, Some(tamper)));
+        pass(far, near, None);
+    });
 }
 
 /// Says what came of it; panics if anything was wrong.

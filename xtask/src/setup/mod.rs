@@ -41,6 +41,10 @@ pub enum Need {
     Pip,
     /// `make`, which builds the API server.
     Make,
+    /// nginx, a real peer of sidecars.
+    Nginx,
+    /// HAProxy, another one.
+    Haproxy,
 }
 
 /// How a need is met.
@@ -51,7 +55,7 @@ enum Provider {
 }
 
 impl Need {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::RustSrc,
         Self::Rustfmt,
         Self::Clippy,
@@ -63,6 +67,8 @@ impl Need {
         Self::Unshare,
         Self::Pip,
         Self::Make,
+        Self::Nginx,
+        Self::Haproxy,
     ];
 
     fn provider(self) -> Provider {
@@ -79,6 +85,8 @@ impl Need {
             Self::Unshare => package("util-linux", Probe::Program("unshare")),
             Self::Pip => package("python3-pip", Probe::PythonModule("pip")),
             Self::Make => package("make", Probe::Program("make")),
+            Self::Nginx => package("nginx-light", Probe::Program("nginx")),
+            Self::Haproxy => package("haproxy", Probe::Program("haproxy")),
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Packages of the system, on Debian and its descendants.
 
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
@@ -61,6 +64,7 @@ impl Package {
             bail!("only root can install it; run `sudo apt-get install {name}`");
         }
         let _progress = Progress::start(&format!("Installing {name} (apt-get)"));
+        let _services = NoServices::new();
         let install = ["install", "--yes", "--no-install-recommends", name];
         if apt_get(workspace, &install).is_ok() {
             return Ok(());
@@ -78,6 +82,41 @@ impl Package {
         match self.probe {
             Probe::Program(program) => format!("`{program}`"),
             Probe::PythonModule(module) => format!("python3 with its module `{module}`"),
+        }
+    }
+}
+
+/// Asked by Debian's packages before they start a service (invoke-rc.d(8)).
+const SERVICE_POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// "No", as exit status.
+const NO_SERVICES: &str = "#!/bin/sh\nexit 101\n";
+
+/// As long as it lives, packages that are installed start no services; where the machine has a policy
+/// of its own, that counts.
+struct NoServices {
+    is_ours: bool,
+}
+
+impl NoServices {
+    /// Installing works without too; then a service runs that nobody asked for.
+    fn new() -> Self {
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o755)
+            .open(SERVICE_POLICY);
+        let written = file.and_then(|mut file| file.write_all(NO_SERVICES.as_bytes()));
+        Self {
+            is_ours: written.is_ok(),
+        }
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.is_ours {
+            drop(fs::remove_file(SERVICE_POLICY));
         }
     }
 }

@@ -4,12 +4,14 @@ mod tally;
 
 use std::ffi::OsString;
 use std::io::{self, Read as _, Write};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, Result};
 
 use crate::build::{self, AGENT, PACKAGES};
 use crate::cargo::{self, Executable};
+use crate::envoy;
 use crate::privilege;
 use crate::setup::{self, Need};
 use crate::workspace::Workspace;
@@ -17,6 +19,9 @@ use tally::Tally;
 
 /// What running the tests takes, beside building them.
 pub const NEEDS: [Need; 4] = [Need::Unshare, Need::Iproute, Need::Iptables, Need::Bpftool];
+
+/// Programs of others that stand at either end of the loopback shortcut.
+const PEERS: [Need; 2] = [Need::Nginx, Need::Haproxy];
 
 /// The directory of the package whose tests run on the kernel.
 const KERNEL_TESTS: &str = "tests";
@@ -46,7 +51,8 @@ impl Args {
 ///
 /// When something needed is missing or a build fails; failed tests show in the exit status.
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
-    setup::ensure(workspace, &[&build::NEEDS[..], &NEEDS].concat())?;
+    setup::ensure(workspace, &[&build::NEEDS[..], &NEEDS, &PEERS].concat())?;
+    let envoy = envoy_if_at_hand(workspace);
     privilege::verify(workspace)?;
     let next = build::next_agent(workspace)?;
     let agent = build::named(&build::binaries(workspace)?, AGENT)?;
@@ -63,16 +69,28 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         session.run(workspace, program, &mut command, args)?;
     }
     session.documentation(workspace, args)?;
-    let environment = [
+    let mut environment = vec![
         ("OSM_AGENT", OsString::from(agent)),
         ("OSM_AGENT_NEXT", OsString::from(next)),
     ];
+    environment.extend(envoy.map(|envoy| ("OSM_ENVOY", envoy.into())));
     for program in &on_kernel {
         let mut command = privilege::as_root(workspace, &environment)?;
         command.arg(&program.path);
         session.run(workspace, program, &mut command, args)?;
     }
     Ok(session.close())
+}
+
+/// Envoy, where it can be had; in CI, a test fails without it.
+fn envoy_if_at_hand(workspace: &Workspace) -> Option<PathBuf> {
+    match envoy::fetch(workspace) {
+        Ok(envoy) => Some(envoy),
+        Err(error) => {
+            eprintln!("The tests with Envoy are left out: {error:#}");
+            None
+        }
+    }
 }
 
 /// Builds the test programs of the selected packages.
