@@ -155,10 +155,10 @@ pub fn accepted(operation: Operation, connection: HandshakeKey, dialled: &Origin
         if kernel::exchange(accepting, socket.place()) != ShortcutPair::TOO_LATE {
             return;
         }
-        operation.drop_from_shortcut(&ShortcutKey::new(connection, end));
+        kernel::drop_from_shortcut(&ShortcutKey::new(connection, end));
     }
     // The one does not join without the other.
-    operation.drop_from_shortcut(&ShortcutKey::new(connection, ShortcutEnd::Dialling));
+    kernel::drop_from_shortcut(&ShortcutKey::new(connection, ShortcutEnd::Dialling));
     forget(&connection);
 }
 
@@ -218,9 +218,6 @@ fn join(operation: Operation, socket: Socket, me: &Joining) -> bool {
     shortcut.messages = 0;
     shortcut.is_by_tcp = 0;
     shortcut.is_other_the_app = u32::from(me.is_other_the_app);
-    // Where a reader has left so much that a direction goes on by TCP, what it has not read yet takes the
-    // room of TCP's window: it is asked for room from time to time, at first after a fifth of a second.
-    operation.ask_for_room_each_second();
     operation.keep_for_shortcut(ShortcutKey::new(me.connection, me.end))
 }
 

@@ -17,12 +17,9 @@ fn every_way_to_connect_is_redirected(#[values(false, true)] one_by_one: bool) {
     if missing(&[Need::IoUring]) {
         return;
     }
-    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+    let Some(mesh) = Mesh::handing_over(one_by_one) else {
         return;
     };
-    if one_by_one {
-        mesh.use_up_known_destinations();
-    }
     let pod = &mesh.world.pod;
     let mut sidecar = pod.sidecar();
     let _remote = mesh.world.outside.server("remote", &[REMOTE]);
@@ -52,12 +49,9 @@ fn mptcp_socket_is_redirected(#[values(false, true)] one_by_one: bool) {
     if missing(&[Need::Mptcp]) {
         return;
     }
-    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+    let Some(mesh) = Mesh::handing_over(one_by_one) else {
         return;
     };
-    if one_by_one {
-        mesh.use_up_known_destinations();
-    }
     let pod = &mesh.world.pod;
     let mut sidecar = pod.sidecar();
     let _remote = mesh.world.outside.server("remote", &[REMOTE]);
@@ -73,12 +67,9 @@ fn mptcp_socket_is_redirected(#[values(false, true)] one_by_one: bool) {
 fn fast_open_that_the_sidecar_accepts_keeps_its_destination(
     #[values(false, true)] one_by_one: bool,
 ) {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+    let Some(mesh) = Mesh::handing_over(one_by_one) else {
         return;
     };
-    if one_by_one {
-        mesh.use_up_known_destinations();
-    }
     let pod = &mesh.world.pod;
     // Client, server, and no cookies asked for on either side, on every listener.
     pod.netns.sysctl("net/ipv4/tcp_fastopen", "1543");
@@ -118,12 +109,9 @@ fn counter(netstat: &str, name: &str) -> u64 {
 
 #[rstest]
 fn one_source_port_leads_to_two_destinations_at_once(#[values(false, true)] one_by_one: bool) {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+    let Some(mesh) = Mesh::handing_over(one_by_one) else {
         return;
     };
-    if one_by_one {
-        mesh.use_up_known_destinations();
-    }
     let pod = &mesh.world.pod;
     let mut sidecar = pod.sidecar();
     let to = [REMOTE, "198.51.100.11:80", "198.51.100.10:81"];
@@ -151,12 +139,9 @@ fn one_source_port_leads_to_two_destinations_at_once(#[values(false, true)] one_
 
 #[rstest]
 fn every_destination_has_all_source_ports_to_itself(#[values(false, true)] one_by_one: bool) {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+    let Some(mesh) = Mesh::handing_over(one_by_one) else {
         return;
     };
-    if one_by_one {
-        mesh.use_up_known_destinations();
-    }
     let pod = &mesh.world.pod;
     pod.netns
         .sysctl("net/ipv4/ip_local_port_range", "40000 40099");
@@ -282,12 +267,9 @@ fn both_directions_at_length_and_half_closed_bring_every_byte() {
 #[rstest]
 fn original_destination_is_told_to_both_ends(#[values(false, true)] one_by_one: bool) {
     const SO_ORIGINAL_DST: i32 = 80;
-    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+    let Some(mesh) = Mesh::handing_over(one_by_one) else {
         return;
     };
-    if one_by_one {
-        mesh.use_up_known_destinations();
-    }
     let pod = &mesh.world.pod;
     let _sidecar = pod.sidecar();
     let _remote = mesh.world.outside.server("remote", &[REMOTE]);
@@ -389,12 +371,9 @@ fn iptables_save_of_a_large_table_works_inside_the_pod() {
 fn forty_connections_at_once_keep_their_destinations_apart(
     #[values(false, true)] one_by_one: bool,
 ) {
-    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+    let Some(mesh) = Mesh::handing_over(one_by_one) else {
         return;
     };
-    if one_by_one {
-        mesh.use_up_known_destinations();
-    }
     let pod = &mesh.world.pod;
     let mut sidecar = pod.sidecar();
     let to: Vec<_> = (1..=40)

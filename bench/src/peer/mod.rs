@@ -63,7 +63,11 @@ impl Listeners {
                 inbound: listen(INBOUND_PORT)?,
             }
         } else {
-            Self::App(listen(APP_PORT)?)
+            let listener = listen(APP_PORT)?;
+            // As that of a server that waits for everything in one place.
+            let made = listener.set_nonblocking(true);
+            made.context("having the application's listener not block")?;
+            Self::App(listener)
         })
     }
 

@@ -29,13 +29,18 @@ pub fn connect(to: SocketAddrV4) -> io::Result<TcpStream> {
     }
 }
 
-/// Accepts a connection on a socket that does not block from its first moment on; this call does.
+/// Waits for a connection, and accepts it on a socket that does not block from its first moment on.
 ///
 /// # Errors
 /// That of the call.
 pub fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    Ok(accept_with(listener, flags)?.into())
+    loop {
+        match accept_with(listener, flags) {
+            Err(rustix::io::Errno::WOULDBLOCK) => until(listener, PollFlags::POLLIN)?,
+            other => return Ok(other?.into()),
+        }
+    }
 }
 
 /// Reads something, or the end.

@@ -1,7 +1,7 @@
 //! What measurements are called where people read them.
 
 /// Titles; a measurement without one goes by its name.
-const TITLES: [(&str, &str); 19] = [
+const TITLES: [(&str, &str); 22] = [
     ("connections-outbound", "Connections, outbound"),
     (
         "connections-outbound-cpu",
@@ -28,6 +28,18 @@ const TITLES: [(&str, &str); 19] = [
     (
         "to-app-streams",
         "Streams from sidecar to app, inbound side",
+    ),
+    (
+        "to-app-requests-shortcut",
+        "Requests between sidecar and app: share of bytes that took the shortcut",
+    ),
+    (
+        "to-app-streams-cpu",
+        "Streams from sidecar to app: processor time of both ends",
+    ),
+    (
+        "to-app-streams-shortcut",
+        "Streams from sidecar to app: share of bytes that took the shortcut",
     ),
     ("streams", "Streams"),
     ("streams-cpu", "Streams: processor time of both ends"),

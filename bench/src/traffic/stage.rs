@@ -159,12 +159,12 @@ impl Stage {
         };
         let (to, expect) = subject.route(run.way);
         let before = subject.loopback_bytes()?;
-        let (client, server) = match run.way {
+        let (client, acceptor) = match run.way {
             Way::Outbound => (&mut subject.client, &mut subject.sidecar),
             Way::Inbound => (&mut self.outside, &mut subject.sidecar),
             Way::ToApp => (&mut subject.sidecar, &mut subject.client),
         };
-        server.order(&Order::Serve(Serve {
+        acceptor.order(&Order::Serve(Serve {
             cpu: run.cores.sidecar,
             listener: listener(run.way),
             task: run.load.task(),
@@ -176,7 +176,7 @@ impl Stage {
             Answer::Done(done) => done,
             other => bail!("the client answers {other:?}"),
         };
-        let served = match server.answer(GRACE)? {
+        let served = match acceptor.answer(GRACE)? {
             Answer::Served(served) => served,
             other => bail!("who accepts answers {other:?}"),
         };

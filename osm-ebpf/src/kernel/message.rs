@@ -62,7 +62,7 @@ impl Message {
                 u64::from(BPF_F_INGRESS),
             )
         };
-        i64::from(verdict) == SK_PASS
+        verdict == SK_PASS
     }
 }
 

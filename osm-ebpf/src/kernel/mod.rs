@@ -20,7 +20,7 @@ use aya_ebpf::helpers::{bpf_get_current_uid_gid, bpf_get_prandom_u32};
 
 pub use lookup::Lookup;
 pub use message::{Message, peek, peek_wide};
-pub use operation::Operation;
+pub use operation::{Operation, drop_from_shortcut};
 pub use socket::{Listener, Memory, OutOfMemory, Socket};
 pub use socket_address::SocketAddress;
 pub use socket_option::SocketOption;

@@ -10,8 +10,7 @@ use core::{
 use aya_ebpf::{
     bindings::bpf_sock_ops,
     helpers::{
-        bpf_get_netns_cookie, bpf_map_delete_elem, bpf_setsockopt, bpf_sock_hash_update,
-        bpf_sock_ops_cb_flags_set,
+        bpf_get_netns_cookie, bpf_map_delete_elem, bpf_sock_hash_update, bpf_sock_ops_cb_flags_set,
     },
     programs::SockOpsContext,
 };
@@ -141,33 +140,6 @@ impl Operation {
         error == 0
     }
 
-    /// Limits the time between two repetitions, also of the question for room, to a second. Linux 6.15;
-    /// earlier ones ask less and less often, every two minutes in the end.
-    #[inline(always)]
-    pub fn ask_for_room_each_second(self) {
-        const IPPROTO_TCP: i32 = 6;
-        const TCP_RTO_MAX_MS: i32 = 44;
-        let mut milliseconds: i32 = 1000;
-        // SAFETY: the context is the one the program was called with, the value is as long as is said.
-        unsafe {
-            bpf_setsockopt(
-                self.0.cast(),
-                IPPROTO_TCP,
-                TCP_RTO_MAX_MS,
-                (&raw mut milliseconds).cast(),
-                4,
-            )
-        };
-    }
-
-    /// Has the socket that is kept under a key go on as if it never had been. What was handed over to it and
-    /// not read yet is lost.
-    #[inline(always)]
-    pub fn drop_from_shortcut(self, key: &ShortcutKey) {
-        // SAFETY: the map is a sock hash with keys of this type.
-        unsafe { bpf_map_delete_elem(map_pointer(&SHORTCUTS), ptr::from_ref(key).cast()) };
-    }
-
     /// Which events the socket reports to programs.
     #[inline(always)]
     #[must_use]
@@ -201,4 +173,12 @@ impl Operation {
         };
         error == 0
     }
+}
+
+/// Has the socket that is kept under a key go on as if it never had been. What was handed over to it and
+/// not read yet is lost.
+#[inline(always)]
+pub fn drop_from_shortcut(key: &ShortcutKey) {
+    // SAFETY: the map is a sock hash with keys of this type.
+    unsafe { bpf_map_delete_elem(map_pointer(&SHORTCUTS), ptr::from_ref(key).cast()) };
 }

@@ -113,6 +113,16 @@ impl Mesh {
         )
     }
 
+    /// The same without lists; its destinations are handed over one by one, or known by their
+    /// loopback addresses.
+    pub fn handing_over(one_by_one: bool) -> Option<Self> {
+        let mesh = Self::attached(&Lists::default())?;
+        if one_by_one {
+            mesh.use_up_known_destinations();
+        }
+        Some(mesh)
+    }
+
     /// Has the pod dial as many destinations as may be known by their address alone, before its
     /// sidecar listens: those that are dialled later are handed over one by one.
     #[track_caller]
