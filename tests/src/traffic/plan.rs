@@ -71,7 +71,7 @@ pub struct Half {
     /// `TCP_CORK`, set before and taken off after some writes.
     pub cork: bool,
     /// Says that it is done (`shutdown`) as soon as it is, not only when the other one has.
-    pub half_close: bool,
+    pub ends_early: bool,
     /// Draws what is drawn on the way.
     pub seed: u64,
 }
@@ -147,8 +147,8 @@ impl Plan {
             server.read_max = server.read_max.max(4_096);
         }
         // If each waited for the other's end, none would come.
-        if !client.half_close && !server.half_close {
-            *rng.choice([&mut client.half_close, &mut server.half_close])
+        if !client.ends_early && !server.ends_early {
+            *rng.choice([&mut client.ends_early, &mut server.ends_early])
                 .expect("one of two") = true;
         }
         let kind = Kind::new(client.mode == Mode::Blocking, server.mode == Mode::Blocking);
@@ -245,7 +245,7 @@ fn half(rng: &mut Rng, length: u64) -> Half {
         read_pause: maybe(rng),
         no_delay: rng.bool(),
         cork: rng.u32(0..5) == 0,
-        half_close: rng.bool(),
+        ends_early: rng.bool(),
         seed: rng.u64(..),
     }
 }
@@ -293,7 +293,7 @@ mod tests {
         for number in 0..200 {
             let plan = Plan::new(5, number);
             assert!(
-                plan.client.half_close || plan.server.half_close,
+                plan.client.ends_early || plan.server.ends_early,
                 "{number}: nobody would ever be done"
             );
         }

@@ -80,7 +80,7 @@ fn to_the_end(plan: &Plan, route: Route, end: End, socket: &Socket) -> Result<Ou
     let (written, read) = thread::scope(|scope| {
         let writer = scope.spawn(|| {
             let written = sender.send(length(plan, end));
-            if half.half_close && written.is_ok() {
+            if half.ends_early && written.is_ok() {
                 return socket.shutdown(std::net::Shutdown::Write);
             }
             written

@@ -17,9 +17,10 @@ const LENGTH: usize = 100_000;
 
 /// Ends the connection at once: the peer gets a RST.
 fn reset(pair: Pair, client: bool) -> Socket {
-    let (gone, left) = match client {
-        true => (pair.client, pair.server),
-        false => (pair.server, pair.client),
+    let (gone, left) = if client {
+        (pair.client, pair.server)
+    } else {
+        (pair.server, pair.client)
     };
     gone.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
     drop(gone);

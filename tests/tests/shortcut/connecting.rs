@@ -236,8 +236,8 @@ fn zero_copy_asked_for_before_connecting_is_left_to_tcp() {
         connect_without_waiting(&client, to);
         let server = accept_from(&listener, &client);
         let bytes = stream(6, 100_000);
-        let sent = client.send_with_flags(&bytes, libc::MSG_ZEROCOPY);
-        assert_eq!(sent.expect("sending"), bytes.len(), "{route:?}");
+        let taken = client.send_with_flags(&bytes, libc::MSG_ZEROCOPY);
+        assert_eq!(taken.expect("sending"), bytes.len(), "{route:?}");
         assert_eq!(read_exactly(&server, bytes.len()), bytes, "{route:?}");
         let tcp = by_tcp(&client).expect("TCP_INFO");
         assert!(!tcp.less_than(100_000), "{route:?}: {tcp:?}");

@@ -272,9 +272,10 @@ fn nginx(dir: &Path, upstream: &str) -> String {
 }
 
 fn haproxy(splices: bool, upstream: &str) -> String {
-    let splice = match splices {
-        true => "option splice-request\n  option splice-response\n  option splice-auto",
-        false => "no option splice-auto",
+    let splice = if splices {
+        "option splice-request\n  option splice-response\n  option splice-auto"
+    } else {
+        "no option splice-auto"
     };
     format!(
         "global\n  maxconn 500\n  nbthread 2\n\

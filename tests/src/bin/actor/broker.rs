@@ -3,7 +3,7 @@
 
 use std::io::{self, BufRead as _, BufReader, IoSlice, Read as _};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
@@ -111,7 +111,7 @@ fn exchange(sockets: &[Socket], length: usize) -> io::Result<()> {
 
 /// One byte: 0 and the socket, or the number of the error.
 fn answer(harness: &UnixStream, made: &io::Result<Socket>) -> Result<()> {
-    let descriptors: Vec<_> = made.iter().map(|it| it.as_raw_fd()).collect();
+    let descriptors: Vec<_> = made.iter().map(AsRawFd::as_raw_fd).collect();
     answer_with(harness, error_number(made), &descriptors)
 }
 
