@@ -35,6 +35,9 @@ pub struct Args {
     /// Rounds of every measurement [default: as many as it has by itself].
     #[arg(long)]
     rounds: Option<usize>,
+    /// Build without optimisation, which is done sooner: only to see that it runs.
+    #[arg(long)]
+    debug: bool,
     /// Put the tables and plots into docs/performance.md.
     #[arg(long)]
     page: bool,
@@ -46,16 +49,24 @@ pub struct Args {
 ///
 /// When something needed is missing or a build fails.
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
-    if args.page && (args.quick || !args.only.is_empty()) {
+    if args.page && (args.quick || args.debug || !args.only.is_empty()) {
         bail!("--page is for full runs: the page is made of one run with everything in it");
     }
     setup::ensure(workspace, &[&build::NEEDS[..], &NEEDS].concat())?;
     privilege::verify(workspace)?;
+    let (what, profile) = if args.debug {
+        ("Building the agent and the benchmark", "dev")
+    } else {
+        (
+            "Building the agent and the benchmark with optimisation",
+            "release",
+        )
+    };
     let built = cargo::run(
-        "Building the agent and the benchmark with optimisation",
+        what,
         workspace
             .cargo()
-            .args(["build", "--release", "--bins", cargo::MESSAGES])
+            .args(["build", "--profile", profile, "--bins", cargo::MESSAGES])
             .args(build::PACKAGES),
     )?;
     let environment = [("OSM_AGENT", OsString::from(build::named(&built, AGENT)?))];

@@ -5,7 +5,7 @@ use super::HandshakeKey;
 
 /// How many bytes one end may leave unread before its connection goes on by TCP, which makes the writer
 /// wait. Somewhat more than a writer can write before the scheduler lets the reader run.
-pub const MAX_UNREAD: u32 = 32 << 20;
+pub const MAX_UNREAD: u32 = 64 << 20;
 /// How many messages may be handed over since all were last seen to be read: each of them costs
 /// the kernel up to a kibibyte that no limit of a socket counts.
 pub const MAX_MESSAGES: u32 = 16_384;

@@ -15,7 +15,7 @@ use crate::compare::{
 
 /// More than TCP takes from a writer whose reader does not read: its largest buffers are 4 and 6 MB
 /// (`tcp_wmem`, `tcp_rmem`).
-const TOO_MUCH: usize = 64 << 20;
+const TOO_MUCH: usize = 128 << 20;
 
 fn watch(socket: &Socket, wanted: EpollFlags) -> Epoll {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("epoll");
