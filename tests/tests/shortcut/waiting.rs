@@ -13,8 +13,8 @@ use crate::compare::{
     self, DIRECT, expect_same, finish, read_exactly, said, send_all, stream, take, take_up_to,
 };
 
-/// More than TCP takes from a writer whose reader does not read: its largest buffers are 4 and 6 MB
-/// (`tcp_wmem`, `tcp_rmem`).
+/// More than a writer can send whose reader does not read: 64 MiB by the shortcut, and then what TCP's largest
+/// buffers take (`tcp_wmem`, `tcp_rmem`).
 const TOO_MUCH: usize = 128 << 20;
 
 fn watch(socket: &Socket, wanted: EpollFlags) -> Epoll {
