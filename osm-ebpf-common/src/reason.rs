@@ -2,7 +2,8 @@
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
-        /// Why a verdict was given. The discriminant is the index of its counter.
+        /// Why a verdict was given. The discriminant is the index of its counter, which all versions
+        /// of the agent share: new ones come last.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u32)]
         pub enum Reason { $($(#[doc = $doc])+ $name,)+ }
@@ -59,6 +60,8 @@ reasons! {
     RefuseTooManyHandshakes = "refuse-too-many-handshakes",
     /// The sidecar accepted a redirected connection whose destination was not remembered.
     LostDestination = "lost-destination",
+    /// The socket had another connection before, whose bytes the loopback shortcut may still hold.
+    RefuseReusedSocket = "refuse-reused-socket",
 }
 
 /// The number of counters each pod has. More than there are reasons: room to grow

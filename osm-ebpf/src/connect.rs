@@ -34,6 +34,10 @@ pub fn connect(ctx: SocketAddress, family: Family) -> Outcome {
     let (Some(pod), Some(socket)) = (Pod::find(ctx.netns_cookie()), ctx.socket()) else {
         return Outcome::Proceed;
     };
+    if shortcut::was_taken(socket) {
+        pod.count(Reason::RefuseReusedSocket);
+        return Outcome::Refuse;
+    }
     let dialled = OriginalDestination::new(ctx.address(family), ctx.port(), pod.entry.slot());
     let verdict = decision::outbound(
         &pod,

@@ -36,7 +36,9 @@ pub fn marked(
     dialled: OriginalDestination,
 ) -> OriginalDestination {
     match layout() {
-        Some(layout) if !ctx.is_mptcp() && is_fit(socket, layout) => dialled.by_shortcut(),
+        Some(layout) if !ctx.is_mptcp() && is_fit(socket, layout) == Some(true) => {
+            dialled.by_shortcut()
+        }
         _ => dialled,
     }
 }
@@ -55,12 +57,9 @@ pub fn marked_to_app(
         return None;
     }
     let listener = ctx.find_listener(address, dialled.port())?;
-    let is_fit = match layout() {
-        Some(layout) => is_fit(listener.socket(), layout),
-        None => false,
-    };
+    let is_fit = layout().and_then(|layout| is_fit(listener.socket(), layout));
     listener.release();
-    if !is_fit {
+    if is_fit != Some(true) {
         return None;
     }
     let app = HandshakeKey::of_app(ctx.netns_cookie(), address, dialled.port());
@@ -95,15 +94,28 @@ pub fn answered(operation: Operation) {
         operation.local_address(),
         operation.local_port(),
     );
-    let calls = if is_fit(socket, layout) {
-        AppCalls::NEVER_BLOCK
-    } else {
-        AppCalls::MAY_BLOCK
+    let calls = match is_fit(socket, layout) {
+        Some(true) => AppCalls::NEVER_BLOCK,
+        Some(false) => AppCalls::MAY_BLOCK,
+        // It is closed already, or not accepted yet: nothing was seen.
+        None => return,
     };
     // Once one was seen to block, it stays so.
     if calls_of(&app) != Some(AppCalls::MAY_BLOCK) {
         let _ = SHORTCUT_APPS.insert(app, calls, 0);
     }
+}
+
+/// Whether a socket took the shortcut with a connection that it had before. The kernel keeps what was handed over and
+/// not read, and would give it to the reader of the next one.
+#[inline(always)]
+#[must_use]
+pub fn was_taken(socket: Socket) -> bool {
+    layout().is_some()
+        && socket
+            .shortcut()
+            // SAFETY: storage stays until the program ends.
+            .is_some_and(|shortcut| unsafe { shortcut.as_ref() }.other.is_set())
 }
 
 /// A connection of the pod is established, at the end that dialled.
@@ -232,7 +244,7 @@ fn is_possible(message: Message, shortcut: &mut ShortcutSocket) -> bool {
         shortcut.other_socket = place_of_other(shortcut);
     }
     let (own, other) = (shortcut.own_socket, shortcut.other_socket);
-    if shortcut.is_other_the_app != 0 && other != 0 && may_block(other, layout) {
+    if shortcut.is_other_the_app != 0 && other != 0 && may_block(other, layout) == Some(true) {
         if shortcut.other.is_accepting() {
             let app = shortcut.other.connection().app();
             let _ = SHORTCUT_APPS.insert(app, AppCalls::MAY_BLOCK, 0);
@@ -290,19 +302,18 @@ fn place_of_other(shortcut: &ShortcutSocket) -> u64 {
     place
 }
 
-/// Whether a socket's owner does with it what the shortcut does as TCP does.
+/// Whether a socket's owner does with it what the shortcut does as TCP does; none where nobody has it.
 #[inline(always)]
-fn is_fit(socket: Socket, layout: &SocketLayout) -> bool {
-    let Ok(mut shortcut) = socket.make_shortcut() else {
-        return false;
-    };
+fn is_fit(socket: Socket, layout: &SocketLayout) -> Option<bool> {
+    let mut shortcut = socket.make_shortcut().ok()?;
     // SAFETY: storage stays until the program ends. What is written is the same whoever writes it.
     let shortcut = unsafe { shortcut.as_mut() };
     shortcut.own_socket = socket.place();
     // Read anew, as a number.
     // SAFETY: as above.
     let place = unsafe { (&raw const shortcut.own_socket).read_volatile() };
-    is_plain(place, layout) && !may_block(place, layout)
+    let may_block = may_block(place, layout)?;
+    Some(is_plain(place, layout) && !may_block)
 }
 
 /// Whether nothing was asked of a sender that only TCP can do.
@@ -312,20 +323,13 @@ fn is_plain(place: u64, layout: &SocketLayout) -> bool {
         && peek_wide(place, layout.upper_protocol) == Some(0)
 }
 
-/// Whether calls on a socket may block. One that nobody has accepted yet is not known to.
+/// Whether calls on a socket may block; none where nobody can call: it is not accepted yet, or closed.
 #[inline(always)]
-fn may_block(place: u64, layout: &SocketLayout) -> bool {
+fn may_block(place: u64, layout: &SocketLayout) -> Option<bool> {
     const O_NONBLOCK: u32 = 0o4000;
-    let Some(socket) = peek_wide(place, layout.socket) else {
-        return true;
-    };
-    if socket == 0 {
-        return false;
-    }
-    let Some(file) = peek_wide(socket, layout.file) else {
-        return true;
-    };
-    file != 0 && peek(file, layout.file_flags).is_none_or(|flags| flags & O_NONBLOCK == 0)
+    let socket = peek_wide(place, layout.socket).filter(|socket| *socket != 0)?;
+    let file = peek_wide(socket, layout.file).filter(|file| *file != 0)?;
+    Some(peek(file, layout.file_flags).is_none_or(|flags| flags & O_NONBLOCK == 0))
 }
 
 #[inline(always)]

@@ -122,7 +122,8 @@ fn pins_of_maps_and_programs_are_put_back() {
         return;
     };
     let mut pins = mesh.agent.state().pins();
-    // The shortcut's program is held by the map that it is attached to.
+    // The program of the shortcut is put back by an agent that has it open; without one, new connections
+    // go by TCP once its map is made anew.
     let counts = |pin: &PathBuf| !pin.starts_with("pods") && !pin.ends_with("loopback");
     pins.retain(counts);
     assert_eq!(pins.len(), 7 + 17 + 10, "{pins:?}");

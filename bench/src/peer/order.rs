@@ -112,7 +112,7 @@ pub enum Listener {
 /// What a sidecar does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Task {
-    /// Accept, read a byte, close; until the byte is [`LAST`].
+    /// Accept, read a byte, close; until the byte is `LAST`.
     Connections(Sockets),
     /// Send back what comes, `size` bytes at a time, on that many connections, until all are closed.
     Echo {

@@ -79,7 +79,7 @@ pub fn write(report: &Report, directory: &Path) -> Result<()> {
     csv.flush().with_context(writing)
 }
 
-/// Reads back what [`write`] wrote.
+/// Reads back what [`write()`] wrote.
 ///
 /// # Errors
 /// Where it can't be read.

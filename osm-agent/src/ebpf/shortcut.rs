@@ -36,7 +36,7 @@ impl Ebpf {
     /// The word that puts a policy in force under an id: without the shortcut where that is not offered.
     pub(super) fn word(&self, policy: &Policy, id: u32) -> Result<PolicyWord> {
         let word = policy.word(id);
-        if !word.has(PolicyWord::SHORTCUT) || self.has_shortcut()? {
+        if !policy.takes_shortcut() || self.has_shortcut()? || self.can_take_shortcut().is_ok() {
             return Ok(word);
         }
         Ok(PolicyWord::new(id, word.flags() & !PolicyWord::SHORTCUT))
@@ -110,7 +110,6 @@ pub fn load(object: &mut Loaded, pin: &Path) -> Result<(), String> {
     let Some(Program::SkMsg(program)) = object.program_mut(NAME) else {
         return Err(NOT_THERE.into());
     };
-    program.pin(pin).map_err(|error| words(&error))?;
     let program = program.fd().and_then(|fd| Ok(fd.try_clone()?));
     let program = program.map_err(|error| words(&error))?;
     let map = object.map(SOCKETS).ok_or("its map is missing")?;
@@ -118,7 +117,9 @@ pub fn load(object: &mut Loaded, pin: &Path) -> Result<(), String> {
         return Err("its map is of another kind".into());
     };
     sys::program::attach_to_map(program.as_fd(), map.fd().as_fd())
-        .map_err(|error| error.to_string())
+        .map_err(|error| error.to_string())?;
+    // Last: that it is pinned says that it is attached.
+    sys::bpf::pin(program.as_fd(), pin).map_err(|error| error.to_string())
 }
 
 fn load_program(object: &mut Loaded) -> Result<(), String> {

@@ -1,7 +1,7 @@
 //! One version of the agent in a state directory: its own maps and its programs, made in one
 //! piece, or found there.
 
-use std::{os::fd::AsFd as _, path::Path};
+use std::{io, os::fd::AsFd as _, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -31,7 +31,7 @@ use crate::{
 
 /// The programs of this version.
 pub struct Programs {
-    /// In the order of [`CGROUP_HOOKS`], then the template.
+    /// In the order of [`CGROUP_HOOKS`], then those for namespaces, then the shortcut's, if it is there.
     held: Vec<Held>,
     inbound: Inbound,
     inbound_tag: [u8; 8],
@@ -44,17 +44,13 @@ impl Programs {
         let mut inbound_tag = [0; 8];
         for name in program_names() {
             let path = directory.join(name);
-            let (object, info) = bpf::open_pinned(&path)
-                .and_then(|program| Ok((bpf::program_info(program.as_fd())?, program)))
-                .map(|(info, program)| (program, info))
-                .tried(|| format!("open the program {}", path.display()))?;
-            inbound_tag = info.tag;
-            held.push(Held {
-                path,
-                object,
-                id: info.id,
-            });
+            let opened =
+                open_program(&path).tried(|| format!("open the program {}", path.display()))?;
+            inbound_tag = opened.1;
+            held.push(opened.0);
         }
+        // Where the kernel refused it, it is not there.
+        held.extend(open_program(&directory.join(shortcut::NAME)).map(|(program, _)| program));
         Ok(Self {
             held,
             inbound: Inbound::open(&directory)?,
@@ -85,6 +81,18 @@ impl Programs {
                 info.tag == self.inbound_tag && info.maps.contains(&self.inbound.code().id)
             })
     }
+}
+
+/// A program by its pin, and the digest of its instructions.
+fn open_program(path: &Path) -> io::Result<(Held, [u8; 8])> {
+    let object = bpf::open_pinned(path)?;
+    let info = bpf::program_info(object.as_fd())?;
+    let program = Held {
+        path: path.to_owned(),
+        object,
+        id: info.id,
+    };
+    Ok((program, info.tag))
 }
 
 /// What is open of a state directory.
@@ -292,10 +300,7 @@ fn load(shared: &Path, own: &Path) -> Result<()> {
     }
     // Where the kernel does not take it, connections go by TCP.
     if let Err(why) = shortcut::load(&mut object, &own.join(shortcut::NAME)) {
-        eprintln!(
-            "DEBUG the kernel refuses the program {}: {why}",
-            shortcut::NAME
-        );
+        tracing::debug!("the kernel refuses the program {}: {why}", shortcut::NAME);
     }
     Ok(())
 }

@@ -33,7 +33,7 @@ pub const MAX_HANDSHAKES_PER_POD: u64 = 4096;
 
 /// How many destinations of one pod are known by their loopback address alone. They are counted
 /// as handshakes are, and stay until the pod is let go of: pods must leave each other room.
-pub const MAX_DESTINATIONS_PER_POD: u64 = 512;
+pub const MAX_DESTINATIONS_PER_POD: u64 = 128;
 
 /// The counters of one pod, one for each [`crate::reason::Reason`], on one CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use super::HandshakeKey;
 pub const MAX_UNREAD: u32 = 64 << 20;
 /// How many messages may be handed over since all were last seen to be read: each of them costs
 /// the kernel up to a kibibyte that no limit of a socket counts.
-pub const MAX_MESSAGES: u32 = 16_384;
+pub const MAX_MESSAGES: u32 = 4096;
 
 /// One end of a connection that takes the shortcut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,13 @@ impl ShortcutKey {
             end: end as u32,
             _padding: 0,
         }
+    }
+
+    /// Whether it is an end at all, and not the zeros that memory begins with.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_set(&self) -> bool {
+        self.end != 0
     }
 
     /// Whether it is the end that accepted.

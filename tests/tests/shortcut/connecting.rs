@@ -222,6 +222,30 @@ fn ten_thousand_connections_are_open_at_once() {
     drop(used(&scene, Route::Outbound, Kind::NON_BLOCKING));
 }
 
+/// The kernel keeps what the shortcut handed over and nobody read, and would give it to the reader of the
+/// socket's next connection.
+#[test]
+fn socket_that_took_the_shortcut_is_refused_another_connection() {
+    let Some(scene) = compare::scene() else {
+        return;
+    };
+    for route in [Route::Bypassed, Route::Outbound] {
+        let pair = used(&scene, route, Kind::NON_BLOCKING);
+        send_all(&pair.server, b"never read");
+        thread::sleep(compare::SETTLE);
+        sys::disconnect(pair.client.as_fd()).expect("AF_UNSPEC");
+        let (_, to) = scene.dialling(route).expect("an address");
+        let again = pair.client.connect(&to.into());
+        let code = again.err().and_then(|error| error.raw_os_error());
+        let wanted = if is_on() && route == Route::Outbound {
+            libc::EPERM
+        } else {
+            libc::EINPROGRESS
+        };
+        assert_eq!(code, Some(wanted), "{route:?}");
+    }
+}
+
 #[test]
 fn zero_copy_asked_for_before_connecting_is_left_to_tcp() {
     let Some(scene) = Scene::new(spec()) else {

@@ -31,6 +31,8 @@ pub enum Need {
     CargoDeny,
     /// `iptables`, which the fallback is made of.
     Iptables,
+    /// `nft`, with which tests write tables that are nobody's of ours.
+    Nft,
     /// `ip`, for namespaces.
     Iproute,
     /// `bpftool`, which tests ask what is loaded.
@@ -55,13 +57,14 @@ enum Provider {
 }
 
 impl Need {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::RustSrc,
         Self::Rustfmt,
         Self::Clippy,
         Self::BpfLinker,
         Self::CargoDeny,
         Self::Iptables,
+        Self::Nft,
         Self::Iproute,
         Self::Bpftool,
         Self::Unshare,
@@ -80,6 +83,7 @@ impl Need {
             Self::BpfLinker => Provider::Tool(tools::BPF_LINKER),
             Self::CargoDeny => Provider::Tool(tools::CARGO_DENY),
             Self::Iptables => package("iptables", Probe::Program("iptables-restore")),
+            Self::Nft => package("nftables", Probe::Program("nft")),
             Self::Iproute => package("iproute2", Probe::Program("ip")),
             Self::Bpftool => package("bpftool", Probe::Program("bpftool")),
             Self::Unshare => package("util-linux", Probe::Program("unshare")),

@@ -18,7 +18,13 @@ use crate::workspace::Workspace;
 use tally::Tally;
 
 /// What running the tests takes, beside building them.
-pub const NEEDS: [Need; 4] = [Need::Unshare, Need::Iproute, Need::Iptables, Need::Bpftool];
+pub const NEEDS: [Need; 5] = [
+    Need::Unshare,
+    Need::Iproute,
+    Need::Iptables,
+    Need::Nft,
+    Need::Bpftool,
+];
 
 /// Programs of others that stand at either end of the loopback shortcut.
 const PEERS: [Need; 2] = [Need::Nginx, Need::Haproxy];
