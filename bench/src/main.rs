@@ -154,22 +154,25 @@ fn measure(run: &Run, interrupt: &Interrupt) -> Result<Report> {
         &mut |sample| samples.push(sample),
         &mut |it| left_out.push(it),
     )?;
-    if measurements.contains(&NODE) {
-        measure_node(run.quick, interrupt, &mut samples)?;
-    }
-    Ok(Report {
-        machine,
+    let report = |samples: &[Sample]| Report {
+        machine: machine.clone(),
         parameters: Parameters {
             quick: run.quick,
-            measurements: measurements.into_iter().map(String::from).collect(),
+            measurements: measurements.iter().copied().map(String::from).collect(),
             seed: run.seed,
             rounds: run.rounds,
             seconds: start.elapsed().as_secs_f64(),
         },
-        figures: figures(&samples),
-        samples,
-        left_out,
-    })
+        figures: figures(samples),
+        samples: samples.to_vec(),
+        left_out: left_out.clone(),
+    };
+    if measurements.contains(&NODE) {
+        // What took so long is not lost where the rest fails.
+        report::write(&report(&samples), &run.results.output)?;
+        measure_node(run.quick, interrupt, &mut samples)?;
+    }
+    Ok(report(&samples))
 }
 
 /// Everything that can be measured.

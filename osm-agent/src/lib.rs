@@ -5,6 +5,7 @@
 //! * [`pod`]: whom it is for,
 //! * [`interceptor`]: what every datapath can do, and [`ebpf`], the one that does it,
 //! * [`check`]: what this kernel can do,
+//! * [`explain`]: what becomes of one connection, and why,
 //! * [`init`]: what an init container does, [`protocol`], in which it asks the node agent, and
 //!   [`selfcheck`], by which it proves what is in force,
 //! * [`cni`]: the CNI plugin, which has the node agent intercept a pod before it starts,
@@ -19,6 +20,7 @@ pub mod config;
 pub mod daemon;
 pub mod ebpf;
 pub mod error;
+pub mod explain;
 pub mod init;
 pub mod interceptor;
 pub mod iptables;

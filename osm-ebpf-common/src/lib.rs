@@ -25,7 +25,7 @@ pub const DIRECT_INBOUND_PORTS: [u16; 5] = [15010, 15901, 15902, 15903, 15904];
 pub const SIDECAR_UID: u32 = 1500;
 /// The layout of the maps that one version of the agent has for itself. It changes with every
 /// incompatible change of [`maps`] that [`SHARED_LAYOUT`] is not about.
-pub const LAYOUT_VERSION: u32 = if cfg!(feature = "next-layout") { 2 } else { 1 };
+pub const LAYOUT_VERSION: u32 = if cfg!(feature = "next-layout") { 3 } else { 2 };
 /// The layout of the maps that all versions of the agent share: [`maps::OriginalDestination`],
 /// [`maps::HandshakeKey`], [`maps::ListenerKey`], [`maps::Counters`], [`maps::PodRecord`] and
 /// [`maps::State`]. Where it changes, pods have to be let go of before the agent is upgraded.

@@ -132,6 +132,23 @@ impl StateDir {
         found.iter().map(|pin| self.path().join(pin)).collect()
     }
 
+    /// Detaches the one link of that name, as somebody might with bpftool; its pin stays.
+    #[track_caller]
+    pub fn detach_link(&self, name: &str) {
+        let [pin] = &self
+            .pins_called(name)
+            .into_iter()
+            .filter(|pin| pin.starts_with(self.path().join("pods")))
+            .collect::<Vec<_>>()[..]
+        else {
+            panic!("there is not one link {name}");
+        };
+        let mut bpftool = Command::new("bpftool");
+        bpftool.args(["link", "detach", "pinned"]).arg(pin);
+        let output = bpftool.output().expect("bpftool runs");
+        assert!(output.status.success(), "{output:?}");
+    }
+
     /// All that is pinned in it, as paths relative to it, sorted; without the two files that the
     /// kernel itself preloads into every BPF file system.
     #[must_use]

@@ -5,6 +5,7 @@ mod check;
 mod cleanup;
 mod cni;
 mod detach;
+mod explain;
 mod foreground;
 mod init;
 mod iptables;
@@ -59,6 +60,8 @@ enum Command {
     Run(Box<run::Run>),
     /// What became of this node's pods: asks the node agent
     Status(status::StatusCommand),
+    /// What becomes of a connection, and which rule makes it so
+    Explain(explain::ExplainCommand),
     /// For container runtimes: the CNI plugin that holds a pod's start until it is intercepted
     Cni(cni::CniCommand),
 }
@@ -84,6 +87,7 @@ impl Cli {
             Command::Init(init) => init.run(),
             Command::Run(run) => run.run(),
             Command::Status(status) => status.run(),
+            Command::Explain(explain) => explain.run(),
             Command::Cni(cni) => cni.run(),
         }
     }

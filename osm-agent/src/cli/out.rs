@@ -15,3 +15,10 @@ pub fn say(line: fmt::Arguments<'_>) {
 pub fn warn(what: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "osm-agent: warning: {what}");
 }
+
+/// A text of others, on one line and without anything that a terminal would obey.
+pub fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}

@@ -9,7 +9,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
-use super::out::say;
+use super::out::{plain, say};
 use crate::{
     daemon::status::{PodStatus, State, Status},
     error::{Error, Result, Tried as _},
@@ -201,11 +201,4 @@ fn detail(pod: &PodStatus) -> String {
         Some(problem) => format!("{detail}; last good lists: {}", plain(problem)),
         None => detail,
     }
-}
-
-/// A text of others, on one line and without anything that a terminal would obey.
-fn plain(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
 }

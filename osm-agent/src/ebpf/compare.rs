@@ -208,18 +208,11 @@ impl Ebpf {
             pod,
         };
         for (name, condition) in links.conditions()? {
-            let words = match condition {
-                Condition::Right => continue,
-                Condition::OtherProgram if !is_of_this_version => {
-                    examined.is_outdated = true;
-                    continue;
-                }
-                Condition::OtherProgram => "ran another program",
-                Condition::Detached => "was detached",
-                Condition::Missing => "was missing",
-                Condition::Foreign => "was in somebody else's place",
-            };
-            examined.faults.push(format!("{name} {words}"));
+            if condition == Condition::OtherProgram && !is_of_this_version {
+                examined.is_outdated = true;
+            } else if let Some(problem) = condition.problem() {
+                examined.faults.push(format!("{name} was {problem}"));
+            }
         }
         Ok(())
     }

@@ -36,6 +36,19 @@ pub enum Condition {
     Foreign,
 }
 
+impl Condition {
+    /// What is wrong, behind "was" or "is"; none where it is right.
+    pub const fn problem(self) -> Option<&'static str> {
+        match self {
+            Self::Right => None,
+            Self::OtherProgram => Some("running another program"),
+            Self::Detached => Some("detached"),
+            Self::Missing => Some("missing"),
+            Self::Foreign => Some("in somebody else's place"),
+        }
+    }
+}
+
 /// The links of one pod: where they are pinned, and what they attach.
 pub struct Links<'a> {
     pub state: &'a StateDir,
@@ -233,7 +246,7 @@ impl Links<'_> {
         let target = Target::Cgroup(self.pod.cgroup.id()?);
         condition(
             &directory.join(hook.program),
-            target,
+            |it| *it == target,
             hook.attach_type,
             |program| program == self.programs.for_hook(index).id,
         )
@@ -243,7 +256,12 @@ impl Links<'_> {
         let inode = self.pod.netns.inode()?;
         let target = Target::Netns(u32::try_from(inode).unwrap_or_default());
         let is_ours = |program| self.programs.is_inbound(program);
-        condition(&directory.join(INBOUND), target, BPF_SK_LOOKUP, is_ours)
+        condition(
+            &directory.join(INBOUND),
+            |it| *it == target,
+            BPF_SK_LOOKUP,
+            is_ours,
+        )
     }
 
     fn of_code(&self, directory: &Path) -> Result<Condition> {
@@ -322,9 +340,13 @@ pub fn is_netns_gone(directory: &Path) -> Result<bool> {
     Ok(!info.is_ok_and(|info| info.target != Target::Gone))
 }
 
-fn condition(
+/// How the link at a path is.
+///
+/// # Errors
+/// Where it can't be opened.
+pub fn condition(
     path: &Path,
-    target: Target,
+    is_target: impl FnOnce(&Target) -> bool,
     attach_type: bpf_attach_type,
     is_ours: impl FnOnce(u32) -> bool,
 ) -> Result<(Condition, Option<OwnedFd>)> {
@@ -334,7 +356,7 @@ fn condition(
     let condition = match bpf::link_info(link.as_fd()) {
         Err(_) => Condition::Foreign,
         Ok(info) if info.target == Target::Gone => Condition::Detached,
-        Ok(info) if info.target != target || info.attach_type != attach_type as u32 => {
+        Ok(info) if !is_target(&info.target) || info.attach_type != attach_type as u32 => {
             Condition::Foreign
         }
         Ok(info) if is_ours(info.program) => Condition::Right,

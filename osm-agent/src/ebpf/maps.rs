@@ -182,6 +182,18 @@ impl Maps {
     }
 }
 
+/// Opens one of the shared maps for itself.
+///
+/// # Errors
+/// Where it is missing or is of another layout.
+pub fn open_shared<M: TryFrom<Map, Error = MapError>>(directory: &Path, name: &str) -> Result<M> {
+    let definition = SHARED.iter().find(|map| map.name == name);
+    let definition = definition
+        .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+        .tried(|| format!("open the map {name}"))?;
+    typed(&[hold(directory, definition)?], name)
+}
+
 /// Opens one pin, whatever map it is; none where it is not there.
 ///
 /// # Errors

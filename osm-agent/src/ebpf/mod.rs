@@ -7,6 +7,7 @@ mod enrol;
 pub(crate) mod hooks;
 mod inbound;
 mod interfaces;
+mod layout;
 mod links;
 mod listeners;
 mod lock;
@@ -20,6 +21,7 @@ mod salvage;
 pub(crate) mod shortcut;
 mod state;
 mod version;
+pub mod view;
 
 use std::{cell::RefCell, collections::BTreeSet, path::Path};
 

@@ -70,7 +70,7 @@ impl Ebpf {
             let key = range_key(id, range);
             // A look-up finds the longest range that holds this one.
             let there = found(self.maps.ranges.get(&key, 0)).tried(|| "read the map RANGES")?;
-            if there != Some(range.entry()) {
+            if there != Some(range.stored()) {
                 faults.push(format!(
                     "the range {}/{} was missing",
                     range.address(),
@@ -207,7 +207,7 @@ impl Ebpf {
             let key = range_key(id, range);
             self.maps
                 .ranges
-                .insert(&key, range.entry(), 0)
+                .insert(&key, range.stored(), 0)
                 .tried(|| format!("add the range {range:?} to the map RANGES"))?;
         }
         for (direction, first_port, page) in policy.port_pages() {

@@ -1,23 +1,16 @@
-//! The state directory: a place in a bpffs, one process at a time.
-//!
-//! ```text
-//! <state dir>/maps/<MAP>                       maps that all versions of the agent share
-//! <state dir>/versions/<version>/<MAP>         maps of one version, or of one layout
-//! <state dir>/versions/<version>/<program>     programs of one version
-//! <state dir>/pods/<cookie>/<link>             a pod's links, put there by one rename
-//! <state dir>/cgroups/<id>/<link>              links of a cgroup that several pods share
-//! <state dir>/staging/<any of these>/          what is being made; of no worth after a crash
-//! ```
+//! The state directory: a place in a bpffs, one process at a time. [`Layout`] says what is where.
 
 use std::{
     ffi::OsStr,
     fs::{self, File},
     io,
+    ops::Deref,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use super::{
+    layout::{Layout, file_name},
     lock::{Patience, wait_for},
     maps::SHARED,
     pins,
@@ -31,9 +24,17 @@ pub const DEFAULT_STATE_DIR: &str = "/sys/fs/bpf/osm";
 /// A state directory, locked.
 #[derive(Debug)]
 pub struct StateDir {
-    path: PathBuf,
+    layout: Layout,
     // The lock goes with the descriptor.
     _lock: File,
+}
+
+impl Deref for StateDir {
+    type Target = Layout;
+
+    fn deref(&self) -> &Layout {
+        &self.layout
+    }
 }
 
 impl StateDir {
@@ -90,51 +91,11 @@ impl StateDir {
         let locked = lock.metadata().tried(|| "read the lock's inode")?;
         match fs::metadata(path) {
             Ok(now) if now.ino() == locked.ino() => Ok(Some(Self {
-                path: path.into(),
+                layout: Layout::new(path),
                 _lock: lock,
             })),
             _ => Ok(None),
         }
-    }
-
-    /// Where the shared maps are pinned.
-    pub fn maps(&self) -> PathBuf {
-        self.path.join("maps")
-    }
-
-    /// Where versions keep their own maps and programs.
-    pub fn versions(&self) -> PathBuf {
-        self.path.join("versions")
-    }
-
-    /// Where one version keeps its own maps and programs.
-    pub fn version(&self, version: u64) -> PathBuf {
-        self.versions().join(file_name(version))
-    }
-
-    /// Where the pods' links are pinned.
-    pub fn pods(&self) -> PathBuf {
-        self.path.join("pods")
-    }
-
-    /// Where the links of cgroups are pinned that several pods share.
-    pub fn cgroups(&self) -> PathBuf {
-        self.path.join("cgroups")
-    }
-
-    /// The directory of one such cgroup.
-    pub fn cgroup(&self, id: u64) -> PathBuf {
-        self.cgroups().join(file_name(id))
-    }
-
-    /// Where things are pinned that are being made.
-    pub fn staging(&self) -> PathBuf {
-        self.path.join("staging")
-    }
-
-    /// The directory of one pod. bpffs allows no dots in names, so it is not the pod's name.
-    pub fn pod(&self, netns_cookie: u64) -> PathBuf {
-        self.pods().join(file_name(netns_cookie))
     }
 
     /// Where something is made that [`Self::publish`] puts where it belongs.
@@ -164,42 +125,6 @@ impl StateDir {
         fs::rename(staged, published).tried(|| format!("create {}", published.display()))
     }
 
-    fn directories(&self) -> [PathBuf; 5] {
-        [
-            self.maps(),
-            self.versions(),
-            self.pods(),
-            self.cgroups(),
-            self.staging(),
-        ]
-    }
-
-    /// The directory itself.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The pods that have links here, by their netns cookies.
-    ///
-    /// # Errors
-    /// Where the directory can't be read.
-    pub fn linked_pods(&self) -> Result<Vec<u64>> {
-        self.numbered(&self.pods())
-    }
-
-    /// The directories in one of the directories that are called by numbers.
-    ///
-    /// # Errors
-    /// Where it can't be read.
-    #[expect(clippy::unused_self, reason = "whoever has it holds the lock")]
-    pub fn numbered(&self, directory: &Path) -> Result<Vec<u64>> {
-        let found = entries(directory)?.into_iter();
-        let directories = found.filter(|path| path.is_dir());
-        Ok(directories
-            .filter_map(|path| number_of(name_of(&path)?))
-            .collect())
-    }
-
     /// Undoes what an agent that was killed was making.
     ///
     /// # Errors
@@ -226,7 +151,7 @@ impl StateDir {
             return Ok(());
         };
         Err(Error::input(
-            format!("--state-dir {}", self.path.display()),
+            format!("--state-dir {}", self.path().display()),
             format!("{} is not of this agent's making", foreign.display()),
             "use a directory of the agent's own",
         ))
@@ -239,7 +164,7 @@ impl StateDir {
     /// Where a part of it can't be removed.
     pub fn remove(self) -> Result<()> {
         self.remove_contents()?;
-        remove_empty(&self.path)
+        remove_empty(self.path())
     }
 
     /// Removes everything of ours but the directory itself.
@@ -337,10 +262,6 @@ pub fn name_of(path: &Path) -> Option<&str> {
 
 fn is_shared_map(name: &str) -> bool {
     SHARED.iter().any(|map| map.name == name)
-}
-
-fn file_name(number: u64) -> String {
-    format!("{number:016x}")
 }
 
 /// The number that a file is called by, if it is.

@@ -95,6 +95,11 @@ fn open_program(path: &Path) -> io::Result<(Held, [u8; 8])> {
     Ok((program, info.tag))
 }
 
+/// The kernel's number of the program that is pinned at a path; none where none is.
+pub fn program_id(path: &Path) -> Option<u32> {
+    open_program(path).ok().map(|(program, _)| program.id)
+}
+
 /// What is open of a state directory.
 pub type Opened = (Maps, Programs);
 

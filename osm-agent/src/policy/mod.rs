@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use osm_ebpf_common::{
     address::Address,
     decision::Direction,
-    maps::{PolicyWord, PortPage, RangeEntry},
+    maps::{Origin, PolicyWord, PortPage, RangeEntry},
 };
 use sha2::{Digest, Sha256};
 
@@ -43,6 +43,7 @@ pub struct Range {
     address: Address,
     length: u8,
     entry: RangeEntry,
+    origin: Origin,
 }
 
 impl Range {
@@ -64,13 +65,19 @@ impl Range {
     pub const fn entry(&self) -> RangeEntry {
         self.entry
     }
+
+    /// The same with whose list says so: what is stored.
+    #[must_use]
+    pub const fn stored(&self) -> RangeEntry {
+        self.entry.of(self.origin)
+    }
 }
 
 impl Policy {
     /// The policy of a pod in its mesh; `pod` is what its annotations add to the lists.
     #[must_use]
     pub fn of_pod(mesh: &MeshConfig, pod: &Lists, dual_stack: bool) -> Self {
-        let policy = Self::compile(&mesh.lists.union(pod), dual_stack)
+        let policy = Self::compile_both(&mesh.lists, pod, dual_stack)
             .with_excluded_interfaces(mesh.excluded_interfaces.clone())
             .with_shortcut(mesh.shortcut);
         match mesh.local_proxy_mode {
@@ -79,18 +86,21 @@ impl Policy {
         }
     }
 
+    /// The same from lists of the mesh alone, and nothing but lists.
+    #[must_use]
+    pub fn compile(lists: &Lists, dual_stack: bool) -> Self {
+        Self::compile_both(lists, &Lists::default(), dual_stack)
+    }
+
     /// Compiles the effective lists, the union of mesh and pod.
     ///
     /// Exclusion beats inclusion: what lies in an excluded range is not stored, nor is an
     /// inclusion in an inclusion. An IPv6 range that reaches across the v4-mapped addresses,
     /// such as `::/0`, is kept from IPv4 by a neutral entry. Inclusions limit their own family
     /// only. `dual_stack` says whether native IPv6 is intercepted as well.
-    #[must_use]
-    pub fn compile(lists: &Lists, dual_stack: bool) -> Self {
-        let ranges = ranges::compile(
-            &lists.outbound_ranges_excluded,
-            &lists.outbound_ranges_included,
-        );
+    fn compile_both(mesh: &Lists, pod: &Lists, dual_stack: bool) -> Self {
+        let lists = &mesh.union(pod);
+        let ranges = ranges::compile(mesh, pod);
         // By the list, not by the entries: an inclusion that is excluded as a whole leaves no
         // entry, but goes on excluding everything else of its family.
         let mut included = lists.outbound_ranges_included.iter().map(ranges::is_v4);
@@ -114,7 +124,7 @@ impl Policy {
         Self {
             lengths: lengths(&ranges),
             ranges,
-            pages: pages(lists),
+            pages: pages(mesh, pod),
             excluded_interfaces: BTreeSet::new(),
             flags: flags
                 .into_iter()
@@ -209,18 +219,20 @@ impl Policy {
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
-        hash.update(b"osm-agent policy, form 1\0");
+        hash.update(b"osm-agent policy, form 2\0");
         hash.update(self.flags.to_be_bytes());
         // The count divides ranges from ports; each of either has one length.
         hash.update((self.ranges.len() as u64).to_be_bytes());
         for range in &self.ranges {
             hash.update(range.address.octets());
-            hash.update([range.length, name_byte(range.entry)]);
+            let origin = range.origin.bits();
+            hash.update([range.length, name_byte(range.entry), origin]);
         }
-        for direction in [Direction::Outbound, Direction::Inbound] {
-            for port in self.excluded_ports(direction) {
+        for (direction, first, page) in self.port_pages() {
+            for port in (first..=first + (PortPage::PORTS - 1)).filter(|it| page.contains(*it)) {
                 hash.update((direction as u16).to_be_bytes());
                 hash.update(port.to_be_bytes());
+                hash.update([page.origin(port).bits()]);
             }
         }
         for name in &self.excluded_interfaces {
@@ -250,17 +262,19 @@ impl Policy {
     }
 }
 
-fn pages(lists: &Lists) -> BTreeMap<(Direction, u16), PortPage> {
+fn pages(mesh: &Lists, pod: &Lists) -> BTreeMap<(Direction, u16), PortPage> {
     let mut pages = BTreeMap::new();
-    for (direction, ports) in [
-        (Direction::Outbound, &lists.outbound_ports_excluded),
-        (Direction::Inbound, &lists.inbound_ports_excluded),
-    ] {
-        for port in ports {
-            pages
-                .entry((direction, port / PortPage::PORTS))
-                .or_insert(PortPage::EMPTY)
-                .insert(*port);
+    for (lists, origin) in [(mesh, Origin::MESH), (pod, Origin::POD)] {
+        for (direction, ports) in [
+            (Direction::Outbound, &lists.outbound_ports_excluded),
+            (Direction::Inbound, &lists.inbound_ports_excluded),
+        ] {
+            for port in ports {
+                pages
+                    .entry((direction, port / PortPage::PORTS))
+                    .or_insert(PortPage::EMPTY)
+                    .insert(*port, origin);
+            }
         }
     }
     pages

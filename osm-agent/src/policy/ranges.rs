@@ -3,9 +3,13 @@
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
-use osm_ebpf_common::{address::Address, maps::RangeEntry};
+use osm_ebpf_common::{
+    address::Address,
+    maps::{Origin, RangeEntry},
+};
 
 use super::Range;
+use crate::config::Lists;
 
 /// A range in the 128-bit form. The order puts a range before those inside it and, of two
 /// equal ranges, the excluded one first.
@@ -15,6 +19,7 @@ struct Prefix {
     bits: u128,
     length: u8,
     rule: Rule,
+    origin: Origin,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,18 +35,31 @@ const V4: Prefix = Prefix {
     bits: 0xffff_0000_0000,
     length: 96,
     rule: Rule::Neutral,
+    origin: Origin::NONE,
 };
 
-/// The entries for two lists, by address in network order, then by length.
-pub(super) fn compile(excluded: &BTreeSet<IpNet>, included: &BTreeSet<IpNet>) -> Vec<Range> {
-    let prefixes = |list, rule| {
-        let list: &BTreeSet<IpNet> = list;
-        list.iter().map(move |range| Prefix::new(*range, rule))
-    };
-    let mut all: Vec<Prefix> = prefixes(excluded, Rule::Excluded)
-        .chain(prefixes(included, Rule::Included))
-        .collect();
+/// The entries for the lists of mesh and pod together, by address in network order, then by length.
+pub(super) fn compile(mesh: &Lists, pod: &Lists) -> Vec<Range> {
+    let mut all = Vec::new();
+    for (lists, origin) in [(mesh, Origin::MESH), (pod, Origin::POD)] {
+        let both: [(&BTreeSet<IpNet>, Rule); 2] = [
+            (&lists.outbound_ranges_excluded, Rule::Excluded),
+            (&lists.outbound_ranges_included, Rule::Included),
+        ];
+        for (list, rule) in both {
+            all.extend(list.iter().map(|it| Prefix::new(*it, rule, origin)));
+        }
+    }
     all.sort_unstable();
+    // One that is on both lists.
+    all.dedup_by(|next, first| {
+        let is_same = next.bits == first.bits && next.length == first.length;
+        let is_same = is_same && next.rule == first.rule;
+        if is_same {
+            first.origin = first.origin.and(next.origin);
+        }
+        is_same
+    });
 
     // The families do not see each other, though one's addresses lie among the other's.
     let (v4, v6): (Vec<_>, Vec<_>) = all.into_iter().partition(|prefix| V4.holds(prefix));
@@ -57,7 +75,7 @@ pub(super) fn compile(excluded: &BTreeSet<IpNet>, included: &BTreeSet<IpNet>) ->
 
 /// Whether it is a range of IPv4, however it is written.
 pub(super) fn is_v4(range: &IpNet) -> bool {
-    V4.holds(&Prefix::new(*range, Rule::Neutral))
+    V4.holds(&Prefix::new(*range, Rule::Neutral, Origin::NONE))
 }
 
 /// The first address of the range that is `length` bits long and holds `address`.
@@ -66,7 +84,7 @@ pub(super) fn first_of(address: Address, length: u8) -> Address {
 }
 
 impl Prefix {
-    fn new(range: IpNet, rule: Rule) -> Self {
+    fn new(range: IpNet, rule: Rule, origin: Origin) -> Self {
         let length = match range {
             IpNet::V4(v4) => V4.length + v4.prefix_len(),
             IpNet::V6(v6) => v6.prefix_len(),
@@ -76,6 +94,7 @@ impl Prefix {
             bits: u128::from_be_bytes(address.octets()) & mask(length),
             length,
             rule,
+            origin,
         }
     }
 
@@ -95,6 +114,7 @@ impl From<Prefix> for Range {
                 Rule::Included => RangeEntry::INCLUDED,
                 Rule::Neutral => RangeEntry::NEUTRAL,
             },
+            origin: prefix.origin,
         }
     }
 }

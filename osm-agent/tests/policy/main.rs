@@ -3,11 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
-use osm_agent::{config::Lists, policy::Policy};
+use osm_agent::{
+    config::{Lists, MeshConfig},
+    policy::Policy,
+};
 use osm_ebpf_common::{
     address::Address,
     decision::Direction,
-    maps::{PolicyWord, PortPage, RangeEntry},
+    maps::{Origin, PolicyWord, PortPage, RangeEntry},
 };
 use rstest::rstest;
 
@@ -173,7 +176,7 @@ fn ports_compile_to_pages_of_their_direction() {
     let page = |ports: &[u16]| {
         let mut page = PortPage::EMPTY;
         for port in ports {
-            page.insert(*port);
+            page.insert(*port, Origin::MESH);
         }
         page
     };
@@ -194,6 +197,45 @@ fn ports_compile_to_pages_of_their_direction() {
 }
 
 #[test]
+fn items_say_whose_list_they_are_on() {
+    let mesh = Lists {
+        outbound_ports_excluded: [1, 2].into(),
+        ..lists(&["10.0.0.0/8", "192.0.2.0/24"], &["172.16.0.0/12"])
+    };
+    let pod = Lists {
+        outbound_ports_excluded: [2, 3].into(),
+        // The first is inside one of the mesh's, the last excludes what the mesh includes.
+        ..lists(
+            &["10.1.0.0/16", "192.0.2.0/24", "172.16.0.0/12"],
+            &["198.51.100.0/24"],
+        )
+    };
+    let mesh = MeshConfig {
+        lists: mesh,
+        ..MeshConfig::default()
+    };
+    let policy = Policy::of_pod(&mesh, &pod, false);
+    let both = Origin::MESH.and(Origin::POD);
+    let ranges = policy.ranges().iter().map(|range| {
+        let stored = range.stored();
+        assert_eq!(stored.kind(), range.entry());
+        (range.address().to_string(), stored.origin())
+    });
+    let wanted = [
+        ("10.0.0.0", Origin::MESH),
+        ("172.16.0.0", Origin::POD),
+        ("192.0.2.0", both),
+        ("198.51.100.0", Origin::POD),
+    ];
+    let wanted = wanted.map(|(address, origin)| (address.to_owned(), origin));
+    assert_eq!(ranges.collect::<Vec<_>>(), wanted);
+    let (_, _, page) = policy.port_pages().next().unwrap();
+    let origins = [1, 2, 3, 4].map(|port| page.origin(port));
+    assert_eq!(origins, [Origin::MESH, both, Origin::POD, Origin::NONE]);
+    assert_eq!(page.len(), 3);
+}
+
+#[test]
 fn digest_is_the_same_everywhere() {
     let lists = Lists {
         outbound_ports_excluded: [80].into(),
@@ -204,7 +246,7 @@ fn digest_is_the_same_everywhere() {
     let hex = digest.map(|byte| format!("{byte:02x}")).concat();
     assert_eq!(
         hex,
-        "b13bd2b438e88945d4967fd9b1c67ee38fbaacc9fa4718a2f458f1ca23c01b07"
+        "9213d39c78c2a3fd29c4508f394f57be37b3c1e2051f91ec61b324bb5b060285"
     );
 }
 

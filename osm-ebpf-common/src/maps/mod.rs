@@ -12,7 +12,7 @@ use crate::reason::COUNTERS;
 pub use agent::{Meta, PodRecord, PolicyRecord, State};
 pub use pod::{LocalKey, PodEntry};
 pub use policy::{
-    InterceptedPair, InterfaceKey, PolicyWord, PortPage, PortPageKey, RangeEntry, RangeKey,
+    InterceptedPair, InterfaceKey, Origin, PolicyWord, PortPage, PortPageKey, RangeEntry, RangeKey,
     RouteEntry, RouteKey,
 };
 pub use shortcut::{

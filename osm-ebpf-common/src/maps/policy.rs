@@ -139,12 +139,46 @@ impl RangeKey {
     }
 }
 
-/// What the longest range that holds an address says of it.
+/// Whose list an item is on. No program asks; people do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Origin(u8);
+
+impl Origin {
+    /// On nobody's.
+    pub const NONE: Self = Self(0);
+    /// The mesh's.
+    pub const MESH: Self = Self(1);
+    /// The pod's own.
+    pub const POD: Self = Self(1 << 1);
+
+    /// Whether it is on that one's too.
+    #[must_use]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// On the lists of both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// As a number, for digests.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+}
+
+/// What the longest range that holds an address says of it, and whose list says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct RangeEntry(u32);
 
 impl RangeEntry {
+    const KIND: u32 = 0xff;
+    const ORIGIN_SHIFT: u32 = 8;
+
     /// Not intercepted.
     pub const EXCLUDED: Self = Self(1);
     /// Intercepted although there are inclusion ranges of its family.
@@ -162,12 +196,39 @@ impl RangeEntry {
         } else {
             PolicyWord::INCLUSION_V6
         };
-        match found {
-            Some(Self::EXCLUDED) => RangeRule::Excluded,
-            Some(Self::INCLUDED) => RangeRule::Intercepted,
+        let kind = match found {
+            Some(entry) => entry.kind(),
+            None => Self::NEUTRAL,
+        };
+        match kind {
+            Self::EXCLUDED => RangeRule::Excluded,
+            Self::INCLUDED => RangeRule::Intercepted,
             _ if policy.has(inclusion) => RangeRule::NotIncluded,
             _ => RangeRule::Intercepted,
         }
+    }
+
+    /// The same from these lists.
+    #[must_use]
+    pub const fn of(self, origin: Origin) -> Self {
+        Self(self.0 | (origin.0 as u32) << Self::ORIGIN_SHIFT)
+    }
+
+    /// What it says, and not whose list.
+    #[inline(always)]
+    #[must_use]
+    pub const fn kind(self) -> Self {
+        Self(self.0 & Self::KIND)
+    }
+
+    /// Whose list it is on.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the next byte is the origin"
+    )]
+    pub const fn origin(self) -> Origin {
+        Origin((self.0 >> Self::ORIGIN_SHIFT) as u8)
     }
 }
 
@@ -279,6 +340,12 @@ impl PortPageKey {
         }
     }
 
+    /// Whether it is a list for connections of that direction.
+    #[must_use]
+    pub const fn is_for(self, direction: Direction) -> bool {
+        self.direction == direction as u16
+    }
+
     /// The policy the list belongs to.
     #[must_use]
     pub const fn policy(self) -> u32 {
@@ -286,34 +353,73 @@ impl PortPageKey {
     }
 }
 
-/// One bit for each of 512 neighbouring ports: whether it is on the list.
+/// Two bits for each of 512 neighbouring ports: whether it is on the mesh's list, and whether on the pod's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct PortPage {
-    bits: [u64; 8],
+    mesh: [u64; 8],
+    pod: [u64; 8],
 }
 
 impl PortPage {
     /// How many ports one page holds.
     pub const PORTS: u16 = 512;
     /// A page with no port.
-    pub const EMPTY: Self = Self { bits: [0; 8] };
+    pub const EMPTY: Self = Self {
+        mesh: [0; 8],
+        pod: [0; 8],
+    };
 
-    /// Puts a port on the list.
-    pub const fn insert(&mut self, port: u16) {
-        self.bits[Self::word(port)] |= 1 << (port % 64);
+    /// Puts a port on these lists.
+    pub const fn insert(&mut self, port: u16, origin: Origin) {
+        if origin.has(Origin::MESH) {
+            self.mesh[Self::word(port)] |= Self::bit(port);
+        }
+        if origin.has(Origin::POD) {
+            self.pod[Self::word(port)] |= Self::bit(port);
+        }
     }
 
-    /// Whether a port is on the list.
+    /// Whether a port is on a list.
     #[inline(always)]
     #[must_use]
     pub const fn contains(&self, port: u16) -> bool {
-        self.bits[Self::word(port)] & (1 << (port % 64)) != 0
+        let word = Self::word(port);
+        (self.mesh[word] | self.pod[word]) & Self::bit(port) != 0
+    }
+
+    /// Whose list a port is on.
+    #[must_use]
+    pub const fn origin(&self, port: u16) -> Origin {
+        let word = Self::word(port);
+        let mesh = self.mesh[word] & Self::bit(port) != 0;
+        let pod = self.pod[word] & Self::bit(port) != 0;
+        let origin = if mesh { Origin::MESH } else { Origin::NONE };
+        if pod { origin.and(Origin::POD) } else { origin }
+    }
+
+    /// How many ports are on a list.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let both = self.mesh.iter().zip(&self.pod);
+        both.map(|(mesh, pod)| (mesh | pod).count_ones() as usize)
+            .sum()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::EMPTY
     }
 
     #[inline(always)]
     const fn word(port: u16) -> usize {
         (port % Self::PORTS / 64) as usize
+    }
+
+    #[inline(always)]
+    const fn bit(port: u16) -> u64 {
+        1 << (port % 64)
     }
 }
 
@@ -326,5 +432,5 @@ const _: () = {
     assert!(size_of::<InterfaceKey>() == 16);
     assert!(size_of::<RouteKey>() == 32 && size_of::<RouteEntry>() == 4);
     assert!(size_of::<PortPageKey>() == 8);
-    assert!(size_of::<PortPage>() == 64);
+    assert!(size_of::<PortPage>() == 128);
 };

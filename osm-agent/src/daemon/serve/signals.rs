@@ -1,5 +1,6 @@
 //! How the process is told to end.
 
+use nix::sys::signal::{SigSet, Signal as Number};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::error::{Result, Tried as _};
@@ -12,11 +13,14 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes them over; to be called within a runtime.
+    /// Takes them over; to be called within a runtime. Who started this process may have left them
+    /// blocked: then they would never come.
     ///
     /// # Errors
     /// Where the system refuses.
     pub fn new() -> Result<Self> {
+        let ours = SigSet::from_iter([Number::SIGTERM, Number::SIGINT]);
+        ours.thread_unblock().tried(|| "unblock signals")?;
         let take = |kind| signal(kind).tried(|| "handle signals");
         Ok(Self {
             terminate: take(SignalKind::terminate())?,

@@ -1,0 +1,159 @@
+//! What is pinned in a state directory, read as it is: without its lock, so that it can be read beside a
+//! running agent, and without changing anything.
+
+mod ask;
+mod pod;
+
+use std::{
+    cell::OnceCell,
+    collections::{BTreeMap, HashMap as Index},
+    fs, io,
+    os::{fd::AsRawFd, unix::fs::MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use aya::maps::{HashMap, MapData, PerCpuArray, SkStorage};
+use osm_ebpf_common::maps::{Counters, OriginalDestination, PodRecord};
+
+use super::{found, layout::Layout, maps};
+use crate::{
+    error::{Result, Tried as _},
+    pod::cgroup_root,
+};
+use maps::Maps;
+
+pub use ask::{Asked, RangeItem};
+pub use pod::{Listeners, PodView, PolicyView};
+
+/// The pods behind eBPF on this node, whichever version of the agent they are from.
+pub struct View {
+    layout: Layout,
+    records: HashMap<MapData, u64, PodRecord>,
+    counters: PerCpuArray<MapData, Counters>,
+    remembered: SkStorage<MapData, OriginalDestination>,
+    /// Of every version that runs for a pod; an error in words where they can't be read.
+    versions: BTreeMap<u64, Result<Maps, String>>,
+    cgroups: OnceCell<Index<u64, PathBuf>>,
+    sizes: OnceCell<pod::Sizes>,
+}
+
+impl View {
+    /// Opens what is there; none where there is nothing of ours.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub fn open(state_dir: &Path) -> Result<Option<Self>> {
+        let layout = Layout::new(state_dir);
+        let shared = layout.maps();
+        match fs::metadata(shared.join("POD_RECORDS")) {
+            Err(error) if maps::is_no_such_pin(&error) => return Ok(None),
+            metadata => metadata.tried(|| format!("read {}", shared.display()))?,
+        };
+        let records: HashMap<_, u64, PodRecord> = maps::open_shared(&shared, "POD_RECORDS")?;
+        let mut versions = BTreeMap::new();
+        for record in &records {
+            let (_, record) = record.tried(|| "read the map POD_RECORDS")?;
+            versions.entry(record.version()).or_insert_with(|| {
+                Maps::open_at(&shared, &layout.version(record.version()))
+                    .map_err(|error| error.to_string())
+            });
+        }
+        Ok(Some(Self {
+            counters: maps::open_shared(&shared, "COUNTERS")?,
+            remembered: maps::open_shared(&shared, "REMEMBERED")?,
+            layout,
+            records,
+            versions,
+            cgroups: OnceCell::new(),
+            sizes: OnceCell::new(),
+        }))
+    }
+
+    /// Every pod, by name.
+    ///
+    /// # Errors
+    /// Where one can't be read.
+    pub fn pods(&self) -> Result<Vec<PodView>> {
+        let mut pods = Vec::new();
+        for (cookie, record) in self.records()? {
+            pods.push(self.look_at(cookie, &record)?);
+        }
+        pods.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(pods)
+    }
+
+    /// The pod of a name.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub fn pod(&self, name: &str) -> Result<Option<PodView>> {
+        let mut records = self.records()?.into_iter();
+        let found = records.find(|(_, record)| record.name() == name);
+        found
+            .map(|(cookie, record)| self.look_at(cookie, &record))
+            .transpose()
+    }
+
+    /// A pod as the programs see it; none where they don't know it.
+    ///
+    /// # Errors
+    /// Where its maps can't be read by this version of the agent.
+    pub fn asked(&self, pod: &PodView) -> Result<Option<Asked<'_>>> {
+        let record = self.records.get(&pod.netns_cookie, 0);
+        let record = record.tried(|| "read the map POD_RECORDS")?;
+        let tried = || format!("read the lists of {}", pod.name);
+        let maps = self
+            .maps_of(&record)
+            .map_err(io::Error::other)
+            .tried(tried)?;
+        Asked::new(maps, pod.netns_cookie)
+    }
+
+    /// What a socket remembers of what was dialled.
+    ///
+    /// # Errors
+    /// Where the kernel can't tell.
+    pub fn remembered(&self, socket: &impl AsRawFd) -> Result<Option<OriginalDestination>> {
+        found(self.remembered.get(socket, 0)).tried(|| "read the map REMEMBERED")
+    }
+
+    fn records(&self) -> Result<Vec<(u64, PodRecord)>> {
+        let records = self.records.iter().collect::<Result<_, _>>();
+        records.tried(|| "read the map POD_RECORDS")
+    }
+
+    fn maps_of(&self, record: &PodRecord) -> Result<&Maps, String> {
+        match self.versions.get(&record.version()) {
+            Some(Ok(maps)) => Ok(maps),
+            Some(Err(why)) => Err(format!(
+                "it is intercepted by another version of the agent, whose maps this one can't read: {why}"
+            )),
+            None => Err("it has only just been attached".into()),
+        }
+    }
+
+    /// Where a cgroup is, by the kernel's number of it.
+    fn cgroup_path(&self, id: u64) -> Option<PathBuf> {
+        let found = self.cgroups.get_or_init(|| {
+            let mut found = Index::new();
+            if let Ok(root) = cgroup_root() {
+                number(&root, &mut found);
+            }
+            found
+        });
+        found.get(&id).cloned()
+    }
+}
+
+/// Notes the numbers of the cgroups below one. One that is removed meanwhile is left out.
+fn number(directory: &Path, found: &mut Index<u64, PathBuf>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|it| it.is_dir()) {
+            let path = entry.path();
+            if let Ok(metadata) = entry.metadata() {
+                found.insert(metadata.ino(), path.clone());
+            }
+            number(&path, found);
+        }
+    }
+}
