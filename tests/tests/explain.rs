@@ -9,10 +9,15 @@ use serde_json::{Value, json};
 
 const REMOTE: &str = "198.51.100.10:80";
 const LOCAL: &str = "10.77.1.2:8080";
-const CONFIG: &str =
-    "{apiVersion: config.openservicemesh.io/v1alpha2, kind: MeshConfig, spec: {traffic: {
-    outboundIPRangeExclusionList: [203.0.113.0/24, 198.51.100.0/24],
-    outboundPortExclusionList: [5432], inboundPortExclusionList: [9090]}}}";
+const CONFIG: &str = "
+apiVersion: config.openservicemesh.io/v1alpha2
+kind: MeshConfig
+spec:
+  traffic:
+    outboundIPRangeExclusionList: [203.0.113.0/24, 198.51.100.0/24]
+    outboundPortExclusionList: [5432]
+    inboundPortExclusionList: [9090]
+";
 
 /// `explain` for the mesh's pod.
 #[track_caller]
@@ -35,7 +40,7 @@ fn tried(mesh: &Mesh, sidecar: &mut Actor, to: &str) -> &'static str {
     let _remote = mesh.world.outside.server("remote", &[to]);
     let mut app = mesh.world.pod.app();
     let connection = app.connect(to);
-    if connection.answered_by() == "remote" {
+    if connection.greeting().peer == connection.local() {
         expect_direct(sidecar, &connection, "remote");
         return "pass";
     }
@@ -156,6 +161,7 @@ fn live_connection_shows_what_is_remembered_at_both_ends(#[values(false, true)] 
         return;
     };
     let mut sidecar = mesh.world.pod.sidecar();
+    let _remote = mesh.world.outside.server("remote", &[REMOTE]);
     let mut app = mesh.world.pod.app();
     let connection = app.connect(REMOTE);
     let own = connection.local().to_string();
@@ -182,7 +188,7 @@ fn live_connection_shows_what_is_remembered_at_both_ends(#[values(false, true)] 
         }
     }
     // It was only looked at.
-    assert_eq!(app.send(connection.id, "still there").text(), "still there");
+    assert_eq!(app.send(connection.id, "still there").text, "still there");
     let text = run(&mesh, &["--connection", &own]).succeeded().stdout;
     assert!(
         text.contains(&format!("SO_ORIGINAL_DST       {REMOTE}")),
@@ -237,7 +243,8 @@ fn running_agent_does_not_keep_it_from_answering() {
     node.wait_intercepted(&world.pod);
     let state = node.state().path().display().to_string();
     let to = ["--to", "192.0.2.20:5432", "--state-dir", &state];
-    let asked = [&["explain", "--pod", world.pod.name()][..], &to].concat();
+    let name = format!("test/{}", world.pod.name());
+    let asked = [&["explain", "--pod", &name][..], &to].concat();
     let said = node.agent().run(&asked).succeeded().stdout;
     assert!(said.contains("pass (pass-excluded-port)"), "{said}");
     assert!(
