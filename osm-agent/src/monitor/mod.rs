@@ -116,6 +116,8 @@ impl Monitor {
                 break;
             }
         }
+        // What happened before it was told to end is shown.
+        self.take(&options.filter)?;
         let missed = self.events.renew()?;
         self.tell_missed(missed)?;
         if self.lost > 0 {
