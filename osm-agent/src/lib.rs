@@ -10,6 +10,7 @@
 //!   [`selfcheck`], by which it proves what is in force,
 //! * [`cni`]: the CNI plugin, which has the node agent intercept a pod before it starts,
 //! * [`daemon`]: the node agent, which keeps all of this going,
+//! * [`monitor`]: what becomes of connections, as it happens,
 //! * [`cli`]: the commands.
 #![deny(unsafe_code)]
 
@@ -24,6 +25,7 @@ pub mod explain;
 pub mod init;
 pub mod interceptor;
 pub mod iptables;
+pub mod monitor;
 mod netlink;
 pub mod pod;
 pub mod policy;

@@ -64,6 +64,59 @@ reasons! {
     RefuseReusedSocket = "refuse-reused-socket",
 }
 
+/// What was done with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// It went to the sidecar.
+    Redirect,
+    /// It went to where it wanted.
+    Pass,
+    /// It got nowhere.
+    Refuse,
+}
+
+impl Kind {
+    /// The name in output and documentation.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Redirect => "redirect",
+            Self::Pass => "pass",
+            Self::Refuse => "refuse",
+        }
+    }
+}
+
+impl Reason {
+    /// What was done for this reason.
+    #[must_use]
+    pub const fn kind(self) -> Kind {
+        match self {
+            Self::RedirectOutbound | Self::RedirectInbound | Self::RedirectSidecarToPod => {
+                Kind::Redirect
+            }
+            Self::PassSidecar
+            | Self::PassLocal
+            | Self::PassExcludedRange
+            | Self::PassExcludedPort
+            | Self::PassNotIncluded
+            | Self::PassExcludedInboundPort
+            | Self::PassReservedPort
+            | Self::PassOtherFamily
+            | Self::PassUnroutable
+            | Self::PassSidecarToPodAddress
+            | Self::PassExcludedInterface => Kind::Pass,
+            // The sidecar is not told where to, so that it leads nowhere.
+            Self::LostDestination
+            | Self::RefuseNoOutboundListener
+            | Self::RefuseNoInboundListener
+            | Self::RefuseNoMemory
+            | Self::RefuseTooManyHandshakes
+            | Self::RefuseReusedSocket => Kind::Refuse,
+        }
+    }
+}
+
 /// The number of counters each pod has. More than there are reasons: room to grow
 /// without a new layout of the maps.
 pub const COUNTERS: usize = 32;

@@ -8,10 +8,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use crate::{
     address::Address,
     maps::{
-        AppCalls, Counters, HandshakeKey, InterceptedPair, InterfaceKey, ListenerKey, LocalKey,
-        Meta, OriginalDestination, PodEntry, PodRecord, PolicyRecord, PolicyWord, PortPage,
-        PortPageKey, RangeEntry, RangeKey, RouteEntry, RouteKey, ShortcutKey, ShortcutPair,
-        ShortcutSocket, SocketLayout, State,
+        AppCalls, Counters, Event, HandshakeKey, InterceptedPair, InterfaceKey, ListenerKey,
+        LocalKey, Meta, OriginalDestination, PodEntry, PodRecord, PolicyRecord, PolicyWord,
+        PortPage, PortPageKey, RangeEntry, RangeKey, RouteEntry, RouteKey, ShortcutKey,
+        ShortcutPair, ShortcutSocket, SocketLayout, State,
     },
 };
 
@@ -48,6 +48,18 @@ impl From<OriginalDestination> for SocketAddr {
     }
 }
 
+impl Event {
+    /// An event as it lies in the ring buffer; none where that is of another size.
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != size_of::<Self>() {
+            return None;
+        }
+        // SAFETY: these are as many bytes as it has, and every bit pattern is a value: see below.
+        Some(unsafe { bytes.as_ptr().cast::<Self>().read_unaligned() })
+    }
+}
+
 macro_rules! pod {
     ($($name:ty),+ $(,)?) => {
         $(
@@ -61,6 +73,7 @@ macro_rules! pod {
 pod!(
     AppCalls,
     Counters,
+    Event,
     HandshakeKey,
     InterceptedPair,
     InterfaceKey,

@@ -3,12 +3,12 @@
 use osm_ebpf_common::{
     address::Address,
     decision::{self, Direction, Outbound, Verdict},
-    maps::{Family, OriginalDestination},
+    maps::{Ends, Family, OriginalDestination},
     reason::Reason,
 };
 
 use crate::{
-    destinations, handshake,
+    destinations, events, handshake,
     kernel::{self, Socket, SocketAddress},
     listeners,
     pod::Pod,
@@ -34,13 +34,36 @@ pub fn connect(ctx: SocketAddress, family: Family) -> Outcome {
     let (Some(pod), Some(socket)) = (Pod::find(ctx.netns_cookie()), ctx.socket()) else {
         return Outcome::Proceed;
     };
-    if shortcut::was_taken(socket) {
-        pod.count(Reason::RefuseReusedSocket);
-        return Outcome::Refuse;
-    }
     let dialled = OriginalDestination::new(ctx.address(family), ctx.port(), pod.entry.slot());
+    let (outcome, reason) = decide(ctx, family, &pod, socket, dialled);
+    if let Some(reason) = reason {
+        let ends = || Ends::outbound(dialled.address(), dialled.port());
+        events::report(&pod, reason, ends, kernel::current_caller);
+    }
+    outcome
+}
+
+/// What becomes of the call, and why; no reason where nothing was decided.
+type Decided = (Outcome, Option<Reason>);
+
+#[inline(always)]
+const fn refused(reason: Reason) -> Decided {
+    (Outcome::Refuse, Some(reason))
+}
+
+#[inline(always)]
+fn decide(
+    ctx: SocketAddress,
+    family: Family,
+    pod: &Pod,
+    socket: Socket,
+    dialled: OriginalDestination,
+) -> Decided {
+    if shortcut::was_taken(socket) {
+        return refused(Reason::RefuseReusedSocket);
+    }
     let verdict = decision::outbound(
-        &pod,
+        pod,
         &Outbound {
             destination: meant(dialled.address(), socket),
             port: dialled.port(),
@@ -49,22 +72,21 @@ pub fn connect(ctx: SocketAddress, family: Family) -> Outcome {
     );
     match verdict {
         Verdict::Pass(reason) => {
-            pod.count(reason);
-            if is_to_app(&pod, reason, &dialled)
+            if is_to_app(pod, reason, &dialled)
                 && let Some(marked) =
                     shortcut::marked_to_app(ctx, socket, dialled, dialled.address())
                 && socket.remember(marked).is_ok()
             {
-                return Outcome::Proceed;
+                return (Outcome::Proceed, Some(reason));
             }
             // An earlier connect() on this socket may have been redirected, and failed.
             socket.forget();
-            Outcome::Proceed
+            (Outcome::Proceed, Some(reason))
         }
         Verdict::Redirect(direction, reason) => {
-            redirect(ctx, family, &pod, socket, dialled, direction, reason)
+            redirect(ctx, family, pod, socket, dialled, direction, reason)
         }
-        Verdict::ToPodAddress(reason) => to_pod_address(ctx, family, &pod, socket, dialled, reason),
+        Verdict::ToPodAddress(reason) => to_pod_address(ctx, family, pod, socket, dialled, reason),
     }
 }
 
@@ -77,7 +99,7 @@ fn redirect(
     dialled: OriginalDestination,
     direction: Direction,
     reason: Reason,
-) -> Outcome {
+) -> Decided {
     let dialled = if pod.takes_shortcut() {
         shortcut::marked(ctx, socket, dialled)
     } else {
@@ -95,21 +117,18 @@ fn redirect(
         known
     } else {
         if handshake::are_too_many(pod.entry.slot()) {
-            pod.count(Reason::RefuseTooManyHandshakes);
-            return Outcome::Refuse;
+            return refused(Reason::RefuseTooManyHandshakes);
         }
         if socket.remember(dialled).is_err() {
-            pod.count(Reason::RefuseNoMemory);
-            return Outcome::Refuse;
+            return refused(Reason::RefuseNoMemory);
         }
         come_from_the_pod(ctx, family, pod, socket, &dialled.address());
         listeners::target(&dialled)
     };
-    pod.count(reason);
     // Which socket gets it, if any, is decided when the SYN arrives there: `inbound`.
     ctx.set_address(family, target);
     ctx.set_port(listeners::port_of(direction));
-    Outcome::Proceed
+    (Outcome::Proceed, Some(reason))
 }
 
 /// The sidecar called the local host: it gets to the pod's address, and is not told.
@@ -121,11 +140,11 @@ fn to_pod_address(
     socket: Socket,
     dialled: OriginalDestination,
     reason: Reason,
-) -> Outcome {
+) -> Decided {
     let v4 = dialled.address().is_v4();
     let Some(address) = pod.address(v4) else {
         socket.forget();
-        return Outcome::Proceed;
+        return (Outcome::Proceed, None);
     };
     let remembered = if is_to_app(pod, reason, &dialled) {
         shortcut::marked_to_app(ctx, socket, dialled, address).unwrap_or(dialled)
@@ -133,16 +152,14 @@ fn to_pod_address(
         dialled
     };
     if socket.remember(remembered).is_err() {
-        pod.count(Reason::RefuseNoMemory);
-        return Outcome::Refuse;
+        return refused(Reason::RefuseNoMemory);
     }
-    pod.count(reason);
     let (bound, port) = socket.bound();
     if port == 0 && bound.is_unspecified() {
         ctx.bind(family, Address::localhost(v4));
     }
     ctx.set_address(family, address);
-    Outcome::Proceed
+    (Outcome::Proceed, Some(reason))
 }
 
 /// Whether a connection is the sidecar's to its app, and may take the loopback shortcut.

@@ -5,11 +5,12 @@
 //! handshake that never ends leaves its note until the app's socket closes.
 
 use osm_ebpf_common::{
-    maps::{HandshakeKey, MAX_HANDSHAKES_PER_POD, OriginalDestination},
+    maps::{Ends, HandshakeKey, MAX_HANDSHAKES_PER_POD, OriginalDestination},
     reason::Reason,
 };
 
 use crate::{
+    events,
     kernel::{self, Operation, Socket},
     listeners::direction_of,
     maps::{HANDSHAKES, HANDSHAKES_OF_POD},
@@ -94,10 +95,8 @@ pub fn established(operation: Operation) {
     );
     let (Some(socket), Some(dialled)) = (operation.socket(), take(&key)) else {
         // Nobody but us sends connections to that block.
-        if local.is_spread()
-            && let Some(pod) = Pod::find(cookie)
-        {
-            pod.count(Reason::LostDestination);
+        if local.is_spread() {
+            lost(operation);
         }
         return;
     };
@@ -106,11 +105,20 @@ pub fn established(operation: Operation) {
     } else if dialled.is_to_app() {
         shortcut::watch(operation);
     }
-    if !dialled.is_to_app()
-        && socket.remember(dialled.at_sidecar()).is_err()
-        && let Some(pod) = Pod::find(cookie)
-    {
-        pod.count(Reason::LostDestination);
+    if !dialled.is_to_app() && socket.remember(dialled.at_sidecar()).is_err() {
+        lost(operation);
+    }
+}
+
+/// Where this connection of the sidecar's was to go is not known.
+#[inline(always)]
+fn lost(operation: Operation) {
+    if let Some(pod) = Pod::find(operation.netns_cookie()) {
+        let ends = || {
+            Ends::outbound(operation.local_address(), operation.local_port())
+                .from(operation.remote_address(), operation.remote_port())
+        };
+        events::report(&pod, Reason::LostDestination, ends, events::nobody);
     }
 }
 

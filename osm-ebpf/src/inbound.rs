@@ -2,13 +2,15 @@
 
 use osm_ebpf_common::{
     decision::{self, Direction, Inbound, Verdict},
+    maps::{Ends, HandshakeKey},
     reason::Reason,
 };
 
 use crate::{
+    destinations, events,
     kernel::Lookup,
     listeners,
-    maps::{INBOUND_CODE, INBOUND_POD},
+    maps::{HANDSHAKES, INBOUND_CODE, INBOUND_POD},
     pod::Pod,
 };
 
@@ -24,10 +26,17 @@ pub enum Outcome {
 /// What is to go to the sidecar.
 struct Redirect {
     direction: Direction,
-    /// Whose counters count it.
+    counted: Counted,
+}
+
+/// As what a connection is counted, and in whose counters.
+struct Counted {
     slot: u32,
     reason: Reason,
 }
+
+/// What becomes of a connection, and as what it is counted, if it is.
+type Decided = (Outcome, Option<Counted>);
 
 /// Says which pod a connection is to, and goes on in the program that all pods share. It comes
 /// back only where that program is not there: then nothing passes.
@@ -59,24 +68,55 @@ pub fn lookup(ctx: Lookup) -> Outcome {
     };
     // SAFETY: as above.
     let netns_cookie = unsafe { word.read_volatile() } ^ ctx.digest();
+    let (outcome, counted) = decide(ctx, netns_cookie);
+    // Here only, behind the loop over the listeners, and of nothing that was known before it.
+    if let Some(Counted { slot, reason }) = counted {
+        let ends = || ends(ctx, netns_cookie);
+        events::report_in(netns_cookie, slot, reason, ends, events::nobody);
+    }
+    outcome
+}
+
+#[inline(always)]
+fn decide(ctx: Lookup, netns_cookie: u64) -> Decided {
     let redirect = match verdict(ctx, netns_cookie) {
         Ok(redirect) => redirect,
-        Err(outcome) => return outcome,
+        Err(decided) => return decided,
     };
     // The only call: see there.
     if listeners::assign(ctx, netns_cookie, redirect.direction) {
-        Pod::count_in(redirect.slot, redirect.reason);
-        return Outcome::Proceed;
+        return (Outcome::Proceed, Some(redirect.counted));
     }
     // A listener that is not the sidecar's never gets what is meant for it. The direction is
     // read anew, as the verifier must not have to know which one it was above.
-    if let Some(pod) = Pod::find(netns_cookie) {
-        pod.count(match redirected_here(&connection(ctx)) {
+    let refused = Pod::find(netns_cookie).map(|pod| Counted {
+        slot: pod.entry.slot(),
+        reason: match redirected_here(&connection(ctx)) {
             Some(Direction::Outbound) => Reason::RefuseNoOutboundListener,
             Some(Direction::Inbound) | None => Reason::RefuseNoInboundListener,
-        });
+        },
+    });
+    (Outcome::Refuse, refused)
+}
+
+/// Who connects to what, for who listens: of a connection that [`crate::connect`] redirected, what was dialled.
+#[inline(always)]
+fn ends(ctx: Lookup, netns_cookie: u64) -> Ends {
+    let connection = connection(ctx);
+    let (local, port, client) = (connection.destination, connection.port, ctx.remote_port());
+    if redirected_here(&connection).is_none() {
+        return Ends::inbound(local, port).from(connection.client, client);
     }
-    Outcome::Refuse
+    let note = || {
+        let key = HandshakeKey::new(netns_cookie, connection.client, client, local, port);
+        let note = HANDSHAKES.get_ptr(key)?;
+        // SAFETY: an element stays readable until the program ends.
+        Some(unsafe { note.read() })
+    };
+    let dialled = destinations::find(netns_cookie, local, port).or_else(note);
+    dialled.map_or(Ends::outbound(local, port), |dialled| {
+        Ends::outbound(dialled.address(), dialled.port())
+    })
 }
 
 #[inline(always)]
@@ -91,36 +131,35 @@ fn connection(ctx: Lookup) -> Inbound {
 
 /// What goes to the sidecar, or else what becomes of it.
 #[inline(always)]
-fn verdict(ctx: Lookup, netns_cookie: u64) -> Result<Redirect, Outcome> {
+fn verdict(ctx: Lookup, netns_cookie: u64) -> Result<Redirect, Decided> {
     let connection = connection(ctx);
     if let Some(direction) = redirected_here(&connection) {
         return Ok(Redirect {
             direction,
-            // It was counted as it was dialled. No pod has such a slot; and it is none that the
-            // verifier knows, which would have it tell this case from the others.
-            slot: !u32::from(connection.port),
-            reason: Reason::RedirectInbound,
+            counted: Counted {
+                // It was counted as it was dialled. No pod has such a slot; and it is none that the
+                // verifier knows, which would have it tell this case from the others.
+                slot: !u32::from(connection.port),
+                reason: Reason::RedirectInbound,
+            },
         });
     }
     // The decision says the same, but what the pod says to itself needs no look-up.
     if connection.is_local() {
-        return Err(Outcome::Proceed);
+        return Err((Outcome::Proceed, None));
     }
     // A pod that is not described is being withdrawn: nothing passes by mistake.
     let Some(pod) = Pod::find(netns_cookie) else {
-        return Err(Outcome::Refuse);
+        return Err((Outcome::Refuse, None));
     };
+    let slot = pod.entry.slot();
     match decision::inbound(&pod, &connection) {
-        Verdict::Pass(Reason::PassLocal) => Err(Outcome::Proceed),
-        Verdict::Pass(reason) => {
-            pod.count(reason);
-            Err(Outcome::Proceed)
-        }
-        Verdict::ToPodAddress(_) => Err(Outcome::Refuse),
+        Verdict::Pass(Reason::PassLocal) => Err((Outcome::Proceed, None)),
+        Verdict::Pass(reason) => Err((Outcome::Proceed, Some(Counted { slot, reason }))),
+        Verdict::ToPodAddress(_) => Err((Outcome::Refuse, None)),
         Verdict::Redirect(direction, reason) => Ok(Redirect {
             direction,
-            slot: pod.entry.slot(),
-            reason,
+            counted: Counted { slot, reason },
         }),
     }
 }

@@ -14,6 +14,7 @@
 
 pub mod connect;
 pub mod destinations;
+pub mod events;
 pub mod handshake;
 pub mod inbound;
 pub mod kernel;

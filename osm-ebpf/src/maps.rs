@@ -7,14 +7,14 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, SkStorage, SockHash},
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf, SkStorage, SockHash},
     macros::btf_map,
 };
 use osm_ebpf_common::maps::{
-    AppCalls, Counters, HandshakeKey, InterceptedPair, InterfaceKey, ListenerKey, LocalKey,
-    MAX_PODS, Meta, OriginalDestination, PodEntry, PodRecord, PolicyRecord, PolicyWord, PortPage,
-    PortPageKey, RangeEntry, RangeKey, RouteEntry, RouteKey, ShortcutKey, ShortcutPair,
-    ShortcutSocket, SocketLayout, State,
+    AppCalls, Counters, EVENTS_BYTES, Event, HandshakeKey, InterceptedPair, InterfaceKey,
+    ListenerKey, LocalKey, MAX_PODS, Meta, MonitorWord, OriginalDestination, PodEntry, PodRecord,
+    PolicyRecord, PolicyWord, PortPage, PortPageKey, RangeEntry, RangeKey, RouteEntry, RouteKey,
+    ShortcutKey, ShortcutPair, ShortcutSocket, SocketLayout, State,
 };
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
@@ -98,6 +98,16 @@ pub static INBOUND_CODE: ProgramArray<2> = ProgramArray::new();
 /// enrolment. Preallocated, 256 bytes a slot and CPU.
 #[btf_map]
 pub static COUNTERS: PerCpuArray<Counters, PODS_LIMIT> = PerCpuArray::new();
+
+/// What becomes of connections, while somebody listens. Written by all programs that count, read by one
+/// monitor at a time. Preallocated.
+#[btf_map]
+pub static EVENTS: RingBuf<Event, EVENTS_BYTES> = RingBuf::new();
+
+/// [`MonitorWord`] → its value: until when somebody listens, written by the monitor; how many events
+/// were lost, written by programs.
+#[btf_map]
+pub static MONITOR: Array<u64, { MonitorWord::COUNT }> = Array::new();
 
 /// End of a connection → its socket. Written by sockops; goes with the socket. The program `shortcut` is
 /// attached to it and runs for what the sockets in it send.

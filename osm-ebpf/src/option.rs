@@ -1,9 +1,9 @@
 //! getsockopt(`SO_ORIGINAL_DST`), which iptables would answer from conntrack.
 
-use osm_ebpf_common::{address::Address, reason::Reason};
+use osm_ebpf_common::{address::Address, maps::Ends, reason::Reason};
 
 use crate::{
-    destinations,
+    destinations, events,
     kernel::{self, Socket, SocketOption},
     pod::Pod,
 };
@@ -77,7 +77,7 @@ fn answer(ctx: SocketOption, v4: bool) -> Answer {
     let (address, port) = match known.or_else(|| socket.remembered()) {
         Some(dialled) => (dialled.address(), dialled.port()),
         None if local.is_spread() => {
-            count_lost(ctx, local);
+            report_lost(ctx, local, port);
             return Answer::Lost;
         }
         // Redirected by iptables: so it was when eBPF took over, or still is.
@@ -104,11 +104,12 @@ fn answer(ctx: SocketOption, v4: bool) -> Answer {
 /// Somebody in the pod dialled an address that stands for no destination. Those that a note
 /// should have come with were counted when they were established.
 #[inline(always)]
-fn count_lost(ctx: SocketOption, local: Address) {
+fn report_lost(ctx: SocketOption, local: Address, port: u16) {
     if local.is_known()
         && let Some(pod) = Pod::find(ctx.netns_cookie())
     {
-        pod.count(Reason::LostDestination);
+        let ends = || Ends::outbound(local, port);
+        events::report(&pod, Reason::LostDestination, ends, events::nobody);
     }
 }
 

@@ -10,11 +10,10 @@ use osm_ebpf_common::{
         InterceptedPair, InterfaceKey, LocalKey, PodEntry, PolicyWord, PortPageKey, RangeEntry,
         RangeKey, RouteEntry, RouteKey,
     },
-    reason::Reason,
 };
 
 use crate::maps::{
-    COUNTERS, INTERCEPTED, INTERFACES, LOCALS, PODS, POLICY_IN_FORCE, PORT_PAGES, RANGES, ROUTES,
+    INTERCEPTED, INTERFACES, LOCALS, PODS, POLICY_IN_FORCE, PORT_PAGES, RANGES, ROUTES,
 };
 
 /// A pod and the one policy that this run of the program goes by.
@@ -47,27 +46,6 @@ impl Pod {
     #[must_use]
     pub const fn takes_shortcut(&self) -> bool {
         self.policy.has(PolicyWord::SHORTCUT)
-    }
-
-    /// Counts what became of a connection.
-    #[inline(always)]
-    pub fn count(&self, reason: Reason) {
-        Self::count_in(self.entry.slot(), reason);
-    }
-
-    /// The same for the pod that has a slot; nothing where none can have it.
-    #[inline(always)]
-    pub fn count_in(slot: u32, reason: Reason) {
-        if let Some(counters) = COUNTERS.get_ptr_mut(slot) {
-            let counter = ptr::from_mut(
-                // SAFETY: this CPU's element, which stays; programs on one CPU do not run
-                // at the same time, and a lost increment would do no harm.
-                &mut unsafe { &mut *counters }.0
-                    [reason as usize % osm_ebpf_common::reason::COUNTERS],
-            );
-            // SAFETY: as above.
-            unsafe { *counter += 1 };
-        }
     }
 
     /// The address that connections to `destination` come from; none where the kernel

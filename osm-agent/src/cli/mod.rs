@@ -10,7 +10,8 @@ mod foreground;
 mod init;
 mod iptables;
 mod mode;
-mod out;
+mod monitor;
+pub(crate) mod out;
 mod policy;
 mod run;
 mod status;
@@ -62,6 +63,11 @@ enum Command {
     Status(status::StatusCommand),
     /// What becomes of a connection, and which rule makes it so
     Explain(explain::ExplainCommand),
+    /// What becomes of connections, one by one as they are made
+    ///
+    /// It works beside the node agent and without one, and changes nothing; pods behind iptables can't be
+    /// watched. Only one runs at a time. Nothing is written while none runs.
+    Monitor(monitor::Monitor),
     /// For container runtimes: the CNI plugin that holds a pod's start until it is intercepted
     Cni(cni::CniCommand),
 }
@@ -88,6 +94,7 @@ impl Cli {
             Command::Run(run) => run.run(),
             Command::Status(status) => status.run(),
             Command::Explain(explain) => explain.run(),
+            Command::Monitor(monitor) => monitor.run(),
             Command::Cni(cni) => cni.run(),
         }
     }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, SockHash};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, SockHash};
 use osm_ebpf_common::maps::{
     AppCalls, Counters, HandshakeKey, InterceptedPair, InterfaceKey, ListenerKey, LocalKey, Meta,
     OriginalDestination, PodEntry, PodRecord, PolicyRecord, PolicyWord, PortPage, PortPageKey,
@@ -63,7 +63,7 @@ pub const SHARED: [Definition; 7] = [
 
 /// The maps that versions of one layout share, and that those of another one have for themselves.
 /// [`osm_ebpf_common::LAYOUT_VERSION`] is about them.
-pub const OWN: [Definition; 15] = [
+pub const OWN: [Definition; 17] = [
     Definition::of::<u64, PodEntry>("PODS"),
     Definition::of::<u32, PolicyWord>("POLICY_IN_FORCE"),
     Definition::of::<LocalKey, u32>("LOCALS"),
@@ -72,6 +72,8 @@ pub const OWN: [Definition; 15] = [
     Definition::of::<PortPageKey, PortPage>("PORT_PAGES"),
     Definition::of::<InterfaceKey, u32>("INTERFACES"),
     Definition::of::<[u8; 4 + size_of::<RouteKey>()], RouteEntry>("ROUTES"),
+    Definition::of::<(), ()>("EVENTS"),
+    Definition::of::<u32, u64>("MONITOR"),
     Definition::of::<ShortcutKey, u32>("SHORTCUTS"),
     Definition::of::<u32, ShortcutSocket>("SHORTCUT_SOCKETS"),
     Definition::of::<HandshakeKey, ShortcutPair>("SHORTCUT_PAIRS"),
@@ -162,8 +164,22 @@ impl Maps {
     /// The number of the map by which the programs know pods: that tells a version's maps from
     /// another one's.
     pub fn pods_id(&self) -> u32 {
-        let of_pods = self.held.iter().find(|held| held.path.ends_with("PODS"));
-        of_pods.map_or(0, |held| held.id)
+        self.id_of("PODS")
+    }
+
+    /// The same of the map in which events are told.
+    pub fn events_id(&self) -> u32 {
+        self.id_of("EVENTS")
+    }
+
+    /// The maps EVENTS and MONITOR, for who listens.
+    pub fn events(&self) -> Result<(RingBuf<MapData>, Array<MapData, u64>)> {
+        Ok((typed(&self.held, "EVENTS")?, typed(&self.held, "MONITOR")?))
+    }
+
+    fn id_of(&self, name: &str) -> u32 {
+        let found = self.held.iter().find(|held| held.path.ends_with(name));
+        found.map_or(0, |held| held.id)
     }
 
     /// What the version's own maps are.

@@ -4,6 +4,7 @@
 mod cleanup;
 mod compare;
 mod enrol;
+pub mod events;
 pub(crate) mod hooks;
 mod inbound;
 mod interfaces;

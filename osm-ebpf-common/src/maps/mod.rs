@@ -2,6 +2,7 @@
 //! [`crate::address::Address`] holds them. `osm-ebpf/src/maps.rs` says who writes which map, and when.
 
 mod agent;
+mod event;
 mod pod;
 mod policy;
 mod shortcut;
@@ -10,6 +11,7 @@ mod socket;
 use crate::reason::COUNTERS;
 
 pub use agent::{Meta, PodRecord, PolicyRecord, State};
+pub use event::{Caller, Ends, Event, MonitorWord};
 pub use pod::{LocalKey, PodEntry};
 pub use policy::{
     InterceptedPair, InterfaceKey, Origin, PolicyWord, PortPage, PortPageKey, RangeEntry, RangeKey,
@@ -34,6 +36,9 @@ pub const MAX_HANDSHAKES_PER_POD: u64 = 4096;
 /// How many destinations of one pod are known by their loopback address alone. They are counted
 /// as handshakes are, and stay until the pod is let go of: pods must leave each other room.
 pub const MAX_DESTINATIONS_PER_POD: u64 = 128;
+
+/// How many bytes of events wait for who listens: some ten thousand connections.
+pub const EVENTS_BYTES: usize = 1 << 20;
 
 /// The counters of one pod, one for each [`crate::reason::Reason`], on one CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -68,6 +68,13 @@ impl Lookup {
         load!(self.0, bpf_sk_lookup.local_port) as u16
     }
 
+    /// The client's port, host byte order.
+    #[inline(always)]
+    #[must_use]
+    pub fn remote_port(self) -> u16 {
+        u16::from_be(load!(self.0, bpf_sk_lookup.remote_port) as u16)
+    }
+
     /// The number of the interface that the packet came in by.
     #[inline(always)]
     #[must_use]

@@ -16,7 +16,11 @@ mod socket_option;
 
 use core::{arch::asm, ffi::c_void, ptr};
 
-use aya_ebpf::helpers::{bpf_get_current_uid_gid, bpf_get_prandom_u32};
+use aya_ebpf::helpers::{
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_prandom_u32,
+    bpf_ktime_get_boot_ns,
+};
+use osm_ebpf_common::maps::Caller;
 
 pub use lookup::Lookup;
 pub use message::{Message, peek, peek_wide};
@@ -34,6 +38,24 @@ const IPPROTO_MPTCP: u32 = 262;
 #[must_use]
 pub fn current_uid() -> u32 {
     bpf_get_current_uid_gid() as u32
+}
+
+/// The process that runs the program. For programs of connect() only: not all that run in a process's
+/// context may ask before Linux 6.0.
+#[inline(always)]
+#[must_use]
+pub fn current_caller() -> Caller {
+    let process = (bpf_get_current_pid_tgid() >> 32) as u32;
+    let command = bpf_get_current_comm().unwrap_or_default();
+    Caller::new(process, current_uid(), command)
+}
+
+/// Nanoseconds of `CLOCK_BOOTTIME`. Linux 5.8.
+#[inline(always)]
+#[must_use]
+pub fn now() -> u64 {
+    // SAFETY: no arguments, no failure.
+    unsafe { bpf_ktime_get_boot_ns() }
 }
 
 /// A random number.

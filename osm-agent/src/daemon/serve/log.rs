@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    io::{self, IsTerminal as _, Write},
+    io::{self, IsTerminal, Write},
 };
 
 use tracing_subscriber::{
@@ -26,7 +26,7 @@ pub fn start(format: Format, directives: Targets) {
     let stderr = match format {
         Format::Text => stderr
             .with_target(false)
-            .with_ansi(wants_colours())
+            .with_ansi(wants_colours(&io::stderr()))
             .compact()
             .boxed(),
         Format::Json => stderr.json().flatten_event(true).boxed(),
@@ -35,10 +35,10 @@ pub fn start(format: Format, directives: Targets) {
     let _ = Registry::default().with(stderr).with(directives).try_init();
 }
 
-/// A terminal, and nobody who asks for plain text (<https://no-color.org>).
-fn wants_colours() -> bool {
+/// Whether a stream is a terminal, of nobody who asks for plain text (<https://no-color.org>).
+pub fn wants_colours(stream: &impl IsTerminal) -> bool {
     let is_refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    io::stderr().is_terminal() && !is_refused
+    stream.is_terminal() && !is_refused
 }
 
 /// Keeps a record on one line, whatever texts of others are in it. Never fails: interception

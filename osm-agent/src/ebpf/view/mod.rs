@@ -37,6 +37,17 @@ pub struct View {
     sizes: OnceCell<pod::Sizes>,
 }
 
+/// A pod by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its network namespace.
+    pub netns_cookie: u64,
+    /// What people call it.
+    pub name: String,
+    /// Whether this version of the agent can read the maps of the programs that run for it.
+    pub is_readable: bool,
+}
+
 impl View {
     /// Opens what is there; none where there is nothing of ours.
     ///
@@ -92,6 +103,26 @@ impl View {
         found
             .map(|(cookie, record)| self.look_at(cookie, &record))
             .transpose()
+    }
+
+    /// Every pod, and no more of it than its name.
+    ///
+    /// # Errors
+    /// Where they can't be read.
+    pub fn known(&self) -> Result<Vec<Known>> {
+        let records = self.records()?.into_iter();
+        Ok(records
+            .map(|(netns_cookie, record)| Known {
+                netns_cookie,
+                name: record.name().into(),
+                is_readable: self.maps_of(&record).is_ok(),
+            })
+            .collect())
+    }
+
+    /// The maps of the versions that run for a pod, as far as this one can read them.
+    pub(super) fn maps(&self) -> impl Iterator<Item = &Maps> {
+        self.versions.values().flatten()
     }
 
     /// A pod as the programs see it; none where they don't know it.
