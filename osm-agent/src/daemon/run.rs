@@ -81,7 +81,7 @@ where
     let (tell, events) = channel();
     let (status, shown) = watch::channel(Status::default());
     let (notices, words) = unbounded_channel();
-    let metrics = Arc::new(Metrics::new());
+    let metrics = Arc::new(Metrics::of_node(&options.state_dir));
     let heartbeat = Arc::new(Heartbeat::of_resync(options.resync));
     let shown = Shown {
         status: shown,

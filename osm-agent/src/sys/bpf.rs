@@ -158,6 +158,11 @@ pub struct ProgramInfo {
     pub maps: Vec<u32>,
     /// The first 15 bytes of its name, then zeros.
     pub name: [u8; 16],
+    /// For how long it has run, in nanoseconds, while the kernel counted that
+    /// (`kernel.bpf_stats_enabled`). Linux 5.1.
+    pub run_time: u64,
+    /// How often it has run, likewise.
+    pub runs: u64,
 }
 
 /// Asks for a program. Linux 4.15; `bpf_prog_get_info_by_fd` in `kernel/bpf/syscall.c`.
@@ -165,7 +170,7 @@ pub struct ProgramInfo {
 /// # Errors
 /// `EINVAL` where it is no program.
 pub fn program_info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
-    /// `struct bpf_prog_info` up to the name.
+    /// `struct bpf_prog_info` up to the number of runs.
     #[repr(C)]
     #[derive(Default)]
     struct Info {
@@ -179,7 +184,21 @@ pub fn program_info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
         map_count: u32,
         maps: u64,
         name: [u8; 16],
+        interface_and_license: [u32; 2],
+        namespace: [u64; 2],
+        symbol_counts: [u32; 2],
+        symbols: [u64; 2],
+        types: [u32; 2],
+        functions: u64,
+        line_counts: [u32; 2],
+        lines: [u64; 2],
+        more_line_counts: [u32; 3],
+        tag_count: u32,
+        tags: u64,
+        run_time: u64,
+        runs: u64,
     }
+    const _: () = assert!(size_of::<Info>() == 208);
     // The kernel lets a program use no more than 64.
     let mut maps = [0_u32; 64];
     let mut info = Info {
@@ -194,6 +213,8 @@ pub fn program_info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
         tag: info.tag,
         maps: maps[..info.map_count.min(64) as usize].to_vec(),
         name: info.name,
+        run_time: info.run_time,
+        runs: info.runs,
     })
 }
 

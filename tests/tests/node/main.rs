@@ -11,6 +11,7 @@ mod config;
 mod drift;
 mod lifecycle;
 mod many;
+mod metrics;
 mod requests;
 mod restart;
 mod trouble;

@@ -2,6 +2,7 @@
 
 mod deny;
 mod length;
+mod rules;
 
 use std::env::consts::ARCH;
 use std::process::ExitCode;
@@ -35,9 +36,10 @@ enum Outcome {
 type Step = (&'static str, fn(&Workspace) -> Result<Outcome>);
 
 /// Fast ones first.
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     ("format", format),
     ("file length", length::check),
+    ("alert rules", rules::check),
     ("clippy", clippy),
     ("clippy, BPF", clippy_bpf),
     ("documentation", documentation),

@@ -1,6 +1,6 @@
 //! `cargo xtask e2e-kubernetes`: the agent against a real API server.
 
-mod apt;
+pub mod apt;
 mod logged;
 mod servers;
 

@@ -1,12 +1,13 @@
 //! What the agent counts, and how Prometheus reads it.
 //!
-//! Labels come from enums alone: the number of series is the same on every node, however
-//! many pods there are. Every series is there from the start, so that a rate over a first
-//! failure is no gap.
+//! Labels of what the agent does come from enums alone: the number of series is the same on every
+//! node, however many pods there are. Every series is there from the start, so that a rate over a
+//! first failure is no gap. What the kernel counts has series for each pod, [`MAX_PODS_SHOWN`] at most.
 
+mod kernel;
 mod process;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -24,7 +25,10 @@ use super::{
     request::Outcome,
     status::{Means, Status},
 };
+use kernel::OfTheKernel;
 use process::OfTheProcess;
+
+pub use kernel::{MAX_PODS_SHOWN, OTHER};
 
 /// How [`Metrics::text`] is to be announced over HTTP.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -192,6 +196,16 @@ impl Metrics {
         };
         metrics.start_at_zero();
         metrics.registered()
+    }
+
+    /// The same, with what the kernel counts of the pods in a state directory.
+    #[must_use]
+    pub fn of_node(state_dir: &Path) -> Self {
+        let mut metrics = Self::new();
+        let state_dir = state_dir.into();
+        let collector = OfTheKernel { state_dir };
+        metrics.registry.register_collector(Box::new(collector));
+        metrics
     }
 
     /// The pods as a pass found them.

@@ -3,6 +3,7 @@
 
 mod ask;
 mod pod;
+mod tally;
 
 use std::{
     cell::OnceCell,
@@ -24,6 +25,7 @@ use maps::Maps;
 
 pub use ask::{Asked, RangeItem};
 pub use pod::{Listeners, PodView, PolicyView};
+pub use tally::{Lists, ProgramRuns, Tally};
 
 /// The pods behind eBPF on this node, whichever version of the agent they are from.
 pub struct View {

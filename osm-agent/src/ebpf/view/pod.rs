@@ -219,7 +219,7 @@ impl View {
     }
 
     /// The lists of all policies are walked through once.
-    fn sizes(&self) -> Result<Sizes> {
+    pub(super) fn sizes(&self) -> Result<Sizes> {
         let mut sizes = Sizes::new();
         for (version, maps) in &self.versions {
             let Ok(maps) = maps else {
@@ -242,7 +242,7 @@ impl View {
         Ok(sizes)
     }
 
-    fn counted(&self, slot: u32) -> Result<Vec<(Reason, u64)>> {
+    pub(super) fn counted(&self, slot: u32) -> Result<Vec<(Reason, u64)>> {
         let counters = self.counters.get(&slot, 0);
         let counters = counters.tried(|| "read the map COUNTERS")?;
         let sum = |reason: &Reason| counters.iter().map(|cpu| cpu.0[*reason as usize]).sum();
