@@ -232,6 +232,13 @@ impl Node {
         running.map_or_else(String::new, |running| running.process.stderr())
     }
 
+    /// Where it answers over HTTP.
+    #[must_use]
+    #[track_caller]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.running.as_ref().expect("it runs").http)
+    }
+
     /// What it answers over HTTP: status and body.
     #[must_use]
     #[track_caller]

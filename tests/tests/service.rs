@@ -203,7 +203,11 @@ fn status_command_shows_what_the_agent_says() {
     let url = format!("http://{}", service.address);
     let outcome = service.agent.run(&["status", "--agent-url", &url]);
     let text = outcome.succeeded().stdout;
-    assert!(text.ends_with("0 pods: 0 intercepted.\n"), "{text}");
+    assert!(
+        text.starts_with(&format!("The node agent runs: {url}\n")),
+        "{text}"
+    );
+    assert!(text.ends_with("\n0 pods.\n"), "{text}");
     let outcome = service
         .agent
         .run(&["status", "--agent-url", &url, "-o", "json"]);

@@ -8,16 +8,21 @@
 //!
 //! Without the privileges nothing is known, and said so.
 
+mod attached;
 mod ebpf;
 mod features;
 mod iptables;
 mod place;
+pub mod pod;
+mod system;
 
 use std::path::Path;
 
 use crate::{iptables::Backend, privilege};
+pub use attached::{Attached, Order, Owner};
 use features::Features;
 pub use features::{Feature, For, Status};
+pub use system::Fact;
 
 /// What `auto` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +61,10 @@ impl Mode {
 pub struct Report {
     /// Each feature, in the order in which they were probed.
     pub features: Vec<Feature>,
+    /// What the machine is like.
+    pub system: Vec<Fact>,
+    /// Which programs run for pods, ours and others'; or why that can't be told.
+    pub attached: Result<Vec<Attached>, String>,
     /// What `auto` takes.
     pub mode: Mode,
     /// Why, in one sentence.
@@ -63,20 +72,24 @@ pub struct Report {
 }
 
 /// Probes everything; it takes half a second. `cgroup_root` is where a cgroup is made, for a
-/// moment; by default the root of the hierarchy.
+/// moment; by default the root of the hierarchy. `state_dir` is where pods are pinned.
 #[must_use]
-pub fn probe(cgroup_root: Option<&Path>) -> Report {
+pub fn probe(cgroup_root: Option<&Path>, state_dir: &Path) -> Report {
     let mut features = Features::default();
-    if let Some(why) = missing_privileges() {
+    let attached = if let Some(why) = missing_privileges() {
         ebpf::unknown(&mut features, &why);
         iptables::unknown(&mut features, &why);
+        Err(why)
     } else {
         ebpf::probe(&mut features, cgroup_root);
         iptables::probe(&mut features);
-    }
+        attached::find(state_dir, cgroup_root).map_err(|error| error.to_string())
+    };
     let (mode, reason) = judge(&features.0);
     Report {
         features: features.0,
+        system: system::facts(state_dir),
+        attached,
         mode,
         reason,
     }

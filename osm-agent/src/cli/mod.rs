@@ -15,6 +15,7 @@ pub(crate) mod out;
 mod policy;
 mod run;
 mod status;
+mod style;
 
 use std::path::PathBuf;
 
@@ -47,7 +48,15 @@ enum Command {
     Cleanup(cleanup::Cleanup),
     /// Write, print or remove the iptables rules of the fallback
     Iptables(iptables::IptablesCommand),
-    /// What this kernel can do, and which mode `auto` takes
+    /// What this kernel can do, and which mode `auto` takes; with --pod, whether a pod is intercepted
+    ///
+    /// It loads and attaches everything that interception takes, in a cgroup and in namespaces that
+    /// are made for it and gone afterwards, and says what the machine is like and which programs of
+    /// others run for pods. No pod is touched.
+    ///
+    /// With --pod or --netns, it proves with connections of its own whether that pod is intercepted.
+    /// It may be in use: its sidecar keeps its listeners, and sees a few connections to addresses
+    /// that are nobody's.
     Check(check::Check),
     /// In a pod's init container: have the pod intercepted, and prove it
     Init(init::InitCommand),
@@ -59,7 +68,11 @@ enum Command {
     /// Which pods there are, files (--pods) or the API server (--kubernetes) say; without either,
     /// the pods that ask for themselves on the agent's socket.
     Run(Box<run::Run>),
-    /// What became of this node's pods: asks the node agent
+    /// How this node's pods are: what is pinned, and what the node agent says of it
+    ///
+    /// It works with or without an agent, and changes nothing. Pods behind iptables have their
+    /// records in their own network namespaces: only the agent knows them, and `osm-agent check
+    /// --netns` looks at one.
     Status(status::StatusCommand),
     /// What becomes of a connection, and which rule makes it so
     Explain(explain::ExplainCommand),

@@ -57,6 +57,9 @@ pub const PASSIVE_HOOKS: usize = 6;
 /// The link to a pod's network namespace.
 pub const INBOUND: &str = "inbound";
 
+/// The program behind it.
+pub const INBOUND_PROGRAM: &str = "inbound_lookup";
+
 /// The pin of the code that the program behind [`INBOUND`] goes on in. No link.
 pub const INBOUND_CODE: &str = "inbound_code";
 

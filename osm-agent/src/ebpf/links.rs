@@ -9,7 +9,7 @@ use aya_obj::generated::bpf_attach_type::{self, BPF_CGROUP_SOCK_OPS, BPF_SK_LOOK
 use osm_ebpf_common::maps::PodRecord;
 
 use super::{
-    hooks::{CGROUP_HOOKS, INBOUND, INBOUND_CODE, PASSIVE_HOOKS, names},
+    hooks::{CGROUP_HOOKS, INBOUND, INBOUND_CODE, INBOUND_PROGRAM, PASSIVE_HOOKS, names},
     maps::Maps,
     pins::{detach, open, remove_others, replace},
     state::StateDir,
@@ -18,7 +18,10 @@ use super::{
 use crate::{
     error::{Error, Result, Tried as _},
     pod::Pod,
-    sys::bpf::{self, Target},
+    sys::{
+        attached::attached_programs,
+        bpf::{self, Target},
+    },
 };
 
 /// How a link is.
@@ -283,14 +286,14 @@ impl Links<'_> {
         let on_cgroup = if self.pod.shares_cgroup && self.cgroup_directory()?.is_dir() {
             Vec::new()
         } else {
-            bpf::attached_programs(self.pod.cgroup.directory(), BPF_CGROUP_SOCK_OPS)
+            attached_programs(self.pod.cgroup.directory(), BPF_CGROUP_SOCK_OPS)
                 .tried(|| format!("ask for the programs on {cgroup}"))?
         };
-        let on_netns = bpf::attached_programs(self.pod.netns.file(), BPF_SK_LOOKUP)
+        let on_netns = attached_programs(self.pod.netns.file(), BPF_SK_LOOKUP)
             .tried(|| format!("ask for the programs on {netns}"))?;
         for (what, ids, name) in [
             (format!("--cgroup {cgroup}"), on_cgroup, "socket_events"),
-            (format!("--netns {netns}"), on_netns, "inbound_lookup"),
+            (format!("--netns {netns}"), on_netns, INBOUND_PROGRAM),
         ] {
             if ids.into_iter().any(|id| bpf::is_program_named(id, name)) {
                 return Err(Error::input(

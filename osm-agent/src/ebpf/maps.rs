@@ -83,6 +83,11 @@ pub const OWN: [Definition; 17] = [
     Definition::of::<u32, Meta>("META"),
 ];
 
+/// Whether a map is called like one of ours, of whichever version.
+pub fn is_map_of_ours(info: &MapInfo) -> bool {
+    SHARED.iter().chain(&OWN).any(|map| map.is_named(info))
+}
+
 /// The maps that the agent reads or writes.
 pub struct Maps {
     pub pods: HashMap<MapData, u64, PodEntry>,

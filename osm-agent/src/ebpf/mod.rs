@@ -41,6 +41,7 @@ use state::StateDir;
 use version::Programs;
 
 pub use cleanup::{Cleaned, cleanup};
+pub(crate) use maps::is_map_of_ours;
 pub use state::DEFAULT_STATE_DIR;
 
 /// The datapath that lives in one state directory. While this exists, no other process

@@ -17,7 +17,7 @@ use crate::{
     iptables::{Applied, Iptables, RuleSet, Target},
     policy::Policy,
     protocol::{self, Answer},
-    selfcheck::{self, Finding, Means, Outcome},
+    selfcheck::{self, Finding, Means, Outcome, Verdict},
 };
 
 /// What is to be done, in the network namespace of this process.
@@ -166,44 +166,30 @@ fn judge(findings: &[Finding], means: Means, mut say: impl FnMut(&str)) -> Resul
     for finding in findings {
         say(&format!("self-check: {finding}"));
     }
-    let wrong: Vec<String> = findings
-        .iter()
-        .filter_map(|finding| match &finding.outcome {
-            Outcome::Wrong(what) => Some(format!("{}: {what}", finding.path)),
-            Outcome::Proven(_) | Outcome::Unproven(_) => None,
-        })
-        .collect();
-    if !wrong.is_empty() {
-        let advice = match means {
-            Means::Iptables => {
-                "another program's rules may come before: see iptables-save -t nat in this pod"
-            }
-            Means::Ebpf => {
-                "the node agent may go by other lists than this container: have both read the \
-                 same"
-            }
-        };
-        return Err(Error::NotInForce {
-            problem: wrong.join("; "),
-            advice: advice.into(),
-        });
+    match selfcheck::verdict(findings) {
+        Verdict::Proven => Ok(()),
+        Verdict::Wrong(problem) => {
+            let advice = match means {
+                Means::Iptables => {
+                    "another program's rules may come before: see iptables-save -t nat in this pod"
+                }
+                Means::Ebpf => {
+                    "the node agent may go by other lists than this container: have both read the \
+                     same"
+                }
+            };
+            Err(Error::NotInForce {
+                problem,
+                advice: advice.into(),
+            })
+        }
+        Verdict::Unheard(_) | Verdict::Untried => Err(Error::System {
+            tried: "prove the redirection".into(),
+            source: "no connection that has to be redirected could be tried".into(),
+            advice: "; leave SETUID and NET_RAW in securityContext.capabilities of the container"
+                .into(),
+        }),
     }
-    // What would come out the same without any redirection proves none.
-    let is_proven = |finding: &Finding| {
-        let is_redirected = ["outbound", "inbound", "the sidecar to its pod"]
-            .iter()
-            .any(|path| finding.path.starts_with(path));
-        is_redirected && matches!(finding.outcome, Outcome::Proven(_))
-    };
-    if findings.iter().any(is_proven) {
-        return Ok(());
-    }
-    Err(Error::System {
-        tried: "prove the redirection".into(),
-        source: "no connection that has to be redirected could be tried".into(),
-        advice: "; leave SETUID and NET_RAW in securityContext.capabilities of the container"
-            .into(),
-    })
 }
 
 /// What somebody else says, as a message can show it.

@@ -133,6 +133,33 @@ impl Policy {
         }
     }
 
+    /// The policy that these entries were written for, as they are stored: ranges with their
+    /// lengths, and pages with their directions and first ports.
+    #[must_use]
+    pub(crate) fn of_stored(
+        ranges: impl IntoIterator<Item = (Address, u8, RangeEntry)>,
+        pages: impl IntoIterator<Item = (Direction, u16, PortPage)>,
+        excluded_interfaces: BTreeSet<String>,
+        flags: u32,
+    ) -> Self {
+        let range = |(address, length, entry): (_, _, RangeEntry)| Range {
+            address,
+            length,
+            entry: entry.kind(),
+            origin: entry.origin(),
+        };
+        let mut ranges: Vec<Range> = ranges.into_iter().map(range).collect();
+        ranges.sort_unstable_by_key(|range| (range.address.octets(), range.length));
+        let page = |(direction, first, page)| ((direction, first / PortPage::PORTS), page);
+        Self {
+            lengths: lengths(&ranges),
+            ranges,
+            pages: pages.into_iter().map(page).collect(),
+            excluded_interfaces,
+            flags,
+        }
+    }
+
     /// The same, with traffic by way of these interfaces left alone.
     #[must_use]
     pub fn with_excluded_interfaces(mut self, names: BTreeSet<String>) -> Self {

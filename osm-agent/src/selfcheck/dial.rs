@@ -45,17 +45,35 @@ pub fn reset(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-/// Connects as the caller's user.
+impl Dialled {
+    /// The number of its socket in the kernel's tables.
+    pub fn inode(&self) -> Option<u64> {
+        rustix::fs::fstat(&self.stream).ok().map(|it| it.st_ino)
+    }
+
+    /// Whether the other end has reset it.
+    pub fn is_reset(&self) -> bool {
+        let pending = self.stream.take_error().ok().flatten();
+        pending.is_some_and(|it| it.kind() == io::ErrorKind::ConnectionReset)
+    }
+}
+
+/// Connects as the caller's user; `sidecar` is the sidecar's, as this process numbers it.
 ///
 /// # Errors
 /// Where the process may not be that user, or is not connected within `limit`.
-pub fn dial(caller: Caller, to: SocketAddr, limit: Duration) -> Result<Dialled, DialError> {
+pub fn dial(
+    caller: Caller,
+    sidecar: u32,
+    to: SocketAddr,
+    limit: Duration,
+) -> Result<Dialled, DialError> {
     let connect = || {
         let stream = TcpStream::connect_timeout(&to, limit)?;
         let local = stream.local_addr()?;
         Ok(Dialled { stream, local })
     };
-    as_caller(caller, connect)
+    as_caller(caller, sidecar, connect)
         .map_err(DialError::User)?
         .map_err(DialError::Connect)
 }
@@ -64,11 +82,15 @@ pub fn dial(caller: Caller, to: SocketAddr, limit: Duration) -> Result<Dialled, 
 ///
 /// # Errors
 /// In words, where this process may not be that user.
-pub fn as_caller<T: Send>(caller: Caller, run: impl FnOnce() -> T + Send) -> Result<T, String> {
+pub fn as_caller<T: Send>(
+    caller: Caller,
+    sidecar: u32,
+    run: impl FnOnce() -> T + Send,
+) -> Result<T, String> {
     let own = getuid().as_raw();
     let user = match caller {
-        Caller::Sidecar => SIDECAR_UID,
-        Caller::App if own == SIDECAR_UID => 0,
+        Caller::Sidecar => sidecar,
+        Caller::App if own == sidecar => 0,
         Caller::App => own,
     };
     if user == own {

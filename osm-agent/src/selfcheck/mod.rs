@@ -25,6 +25,7 @@
 
 mod dial;
 mod frame;
+mod live;
 mod outside;
 mod plan;
 mod pod_network;
@@ -42,6 +43,7 @@ use osm_ebpf_common::maps::PolicyWord;
 
 use crate::{error::Result, policy::Policy};
 use dial::{DialError, dial};
+pub use live::Live;
 use plan::{Case, Expected, Untried, plan};
 use pod_network::PodNetwork;
 use witness::{Arrival, Witness, port_of};
@@ -81,6 +83,8 @@ pub enum Outcome {
     Proven(String),
     /// It could not be tried.
     Unproven(String),
+    /// It is refused, as it has to be while the sidecar does not listen.
+    Unheard(String),
     /// It does not.
     Wrong(String),
 }
@@ -89,7 +93,7 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (word, what) = match &self.outcome {
             Outcome::Proven(what) => ("proven", what),
-            Outcome::Unproven(what) => ("not proven", what),
+            Outcome::Unproven(what) | Outcome::Unheard(what) => ("not proven", what),
             Outcome::Wrong(what) => ("wrong", what),
         };
         write!(f, "{}: {word}: {what}", self.path)
@@ -102,15 +106,69 @@ impl fmt::Display for Finding {
 /// # Errors
 /// Where it can't listen, or something else than the sidecar has its ports.
 pub fn run(policy: &Policy, own: Vec<IpAddr>, means: Means) -> Result<Vec<Finding>> {
-    // Told to end, it ends when what it made for the check is gone again.
+    to_the_end(|| find(policy, own, means))
+}
+
+/// Told to end, the process ends when what it made for the check is gone again.
+pub fn to_the_end<T>(check: impl FnOnce() -> T) -> T {
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
     let before = signals.thread_swap_mask(SigmaskHow::SIG_BLOCK);
-    let findings = find(policy, own, means);
+    let found = check();
     if let Ok(before) = before {
         // Else the process goes on as it is, and ends soon.
         let _ = before.thread_set_mask();
     }
-    findings
+    found
+}
+
+/// What all findings together say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Redirection works.
+    Proven,
+    /// It does not: what was seen.
+    Wrong(String),
+    /// It can't be told: the sidecar does not listen, and connections are refused.
+    Unheard(String),
+    /// It can't be told.
+    Untried,
+}
+
+/// Judges them together.
+#[must_use]
+pub fn verdict(findings: &[Finding]) -> Verdict {
+    let all = |is_such: fn(&Outcome) -> Option<&String>| {
+        let such = findings
+            .iter()
+            .filter_map(|it| Some(format!("{}: {}", it.path, is_such(&it.outcome)?)));
+        such.collect::<Vec<_>>().join("; ")
+    };
+    let wrong = all(|outcome| match outcome {
+        Outcome::Wrong(what) => Some(what),
+        _ => None,
+    });
+    if !wrong.is_empty() {
+        return Verdict::Wrong(wrong);
+    }
+    let unheard = all(|outcome| match outcome {
+        Outcome::Unheard(what) => Some(what),
+        _ => None,
+    });
+    if !unheard.is_empty() {
+        return Verdict::Unheard(unheard);
+    }
+    // What would come out the same without any redirection proves none.
+    let is_proven = |finding: &Finding| {
+        let is_redirected = ["outbound", "inbound", "the sidecar to its pod"]
+            .iter()
+            .any(|path| finding.path.starts_with(path));
+        is_redirected && matches!(finding.outcome, Outcome::Proven(_))
+    };
+    if findings.iter().any(is_proven) {
+        Verdict::Proven
+    } else {
+        Verdict::Untried
+    }
 }
 
 fn find(policy: &Policy, own: Vec<IpAddr>, means: Means) -> Result<Vec<Finding>> {
@@ -125,11 +183,18 @@ fn find(policy: &Policy, own: Vec<IpAddr>, means: Means) -> Result<Vec<Finding>>
             outcome: Outcome::Unproven(why.into()),
         }]);
     }
-    let (cases, untried) = plan(policy, &network, witness.quiet);
+    let mut findings = try_all(policy, &network, &witness);
+    findings.extend(outside::inbound(policy, &network, &witness));
+    Ok(findings)
+}
+
+/// All that can be tried with connections of the pod's own, at once.
+fn try_all(policy: &Policy, network: &PodNetwork, witness: &Witness) -> Vec<Finding> {
+    let (cases, untried) = plan(policy, network, witness.quiet);
     let mut findings = thread::scope(|scope| {
         let running: Vec<_> = cases
             .iter()
-            .map(|case| (case, scope.spawn(|| try_case(case, &witness))))
+            .map(|case| (case, scope.spawn(|| try_case(case, witness))))
             .collect();
         let outcome = |thread: thread::ScopedJoinHandle<'_, Outcome>| {
             let panicked = |_| Outcome::Wrong("the check itself panicked".into());
@@ -147,8 +212,7 @@ fn find(policy: &Policy, own: Vec<IpAddr>, means: Means) -> Result<Vec<Finding>>
         path: name(path, *is_v6),
         outcome: Outcome::Unproven((*why).into()),
     }));
-    findings.extend(outside::inbound(policy, &network, &witness));
-    Ok(findings)
+    findings
 }
 
 fn name(path: &str, is_v6: bool) -> String {
@@ -180,16 +244,36 @@ fn try_once(case: &Case, witness: &Witness) -> Outcome {
         Expected::Redirected(_) | Expected::Direct => ARRIVES_WITHIN,
     };
     let deadline = Instant::now() + limit;
-    let arrival = match dial(case.caller, to, limit) {
-        Ok(connection) => Ok(witness.arrival(connection.local, deadline)),
+    let arrival = match dial(case.caller, witness.sidecar, to, limit) {
+        Ok(connection) => {
+            let arrival = witness.arrival(connection.local, connection.inode(), deadline);
+            if arrival.is_none() && connection.is_reset() {
+                let why = format!("the connection to {to} was reset before it was seen");
+                return Outcome::Unproven(why);
+            }
+            Ok(arrival)
+        }
         Err(DialError::User(why)) => return Outcome::Unproven(why),
         Err(DialError::Connect(error)) => Err(error),
     };
     match case.expected {
-        Expected::Redirected(direction) => redirected(to, port_of(direction), arrival),
+        Expected::Redirected(direction) => {
+            let port = port_of(direction);
+            unheard(to, port, &arrival, witness).unwrap_or_else(|| redirected(to, port, arrival))
+        }
         Expected::NotRedirected => not_redirected(to, arrival),
         Expected::Direct => direct(to, arrival),
     }
+}
+
+/// What is refused because the sidecar does not listen, in a pod in use.
+fn unheard(to: SocketAddr, port: u16, seen: &Seen, witness: &Witness) -> Option<Outcome> {
+    let is_refused = matches!(seen, Err(error) if error.kind() == io::ErrorKind::ConnectionRefused);
+    (is_refused && witness.is_unheard(port)).then(|| {
+        Outcome::Unheard(format!(
+            "the sidecar does not listen on {port}: {to} is refused, and does not get around it"
+        ))
+    })
 }
 
 type Seen = io::Result<Option<Arrival>>;

@@ -47,6 +47,10 @@ pub struct Witness {
     pub sidecar_listens: bool,
     /// Whether the sidecar's listeners belong to its user.
     pub is_sidecar_s: bool,
+    /// The sidecar's user, as this process numbers it.
+    pub sidecar: u32,
+    /// Whether the pod is in use: what is the sidecar's is never taken.
+    is_live: bool,
     /// The port that is nobody else's.
     pub quiet: Quiet,
 }
@@ -65,14 +69,14 @@ impl Witness {
         };
         let open_sidecar_s = || open_all(families, &[OUTBOUND_PORT, INBOUND_PORT]);
         // The programs know the sidecar's listeners by who opens them.
-        let (opened, is_sidecar_s) = match as_caller(Caller::Sidecar, open_sidecar_s) {
+        let (opened, is_sidecar_s) = match as_caller(Caller::Sidecar, SIDECAR_UID, open_sidecar_s) {
             Ok(opened) => (opened, true),
             Err(_) => (open_sidecar_s(), false),
         };
         let (mut sockets, sidecar_listens) = match opened {
             Ok(sockets) => (sockets, false),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                check_whose()?;
+                check_whose(SIDECAR_UID)?;
                 (Vec::new(), true)
             }
             Err(error) => return Err(error).tried(|| "listen on the sidecar's ports"),
@@ -88,16 +92,59 @@ impl Witness {
             own: Listeners::start(sockets, is_sidecar_s),
             sidecar_listens,
             is_sidecar_s: is_sidecar_s || sidecar_listens,
+            sidecar: SIDECAR_UID,
+            is_live: false,
             quiet: Quiet(port),
         })
     }
 
-    /// Where the connection from that address arrived, once it has.
-    pub fn arrival(&self, from: SocketAddr, until: Instant) -> Option<Arrival> {
+    /// Listens on a port of its own and nowhere else: the sidecar's are the sidecar's, whether or
+    /// not it has them just now.
+    ///
+    /// # Errors
+    /// Where it can't, or somebody else than the sidecar has the sidecar's ports.
+    pub fn watch(dual: bool, sidecar: u32) -> Result<Self> {
+        check_whose(sidecar)?;
+        let families: &[Domain] = if dual {
+            &[Domain::IPV4, Domain::IPV6]
+        } else {
+            &[Domain::IPV4]
+        };
+        let quiet = open_quiet(families).tried(|| "listen on a port of the pod")?;
+        let port = quiet.first().map_or(0, |(port, _)| *port);
+        Ok(Self {
+            own: Listeners::start(quiet, false),
+            sidecar_listens: true,
+            is_sidecar_s: true,
+            sidecar,
+            is_live: true,
+            quiet: Quiet(port),
+        })
+    }
+
+    /// Whether the sidecar of a pod in use does not listen on that port.
+    pub fn is_unheard(&self, port: u16) -> bool {
+        let listens = |entry: &TcpNetEntry| {
+            entry.state == TcpState::Listen
+                && entry.local_address.port() == port
+                && entry.uid == self.sidecar
+        };
+        self.is_live && !sockets().iter().any(listens)
+    }
+
+    /// Where the connection from that address arrived, once it has. `socket` is its own end's
+    /// number, where that is in this pod.
+    pub fn arrival(
+        &self,
+        from: SocketAddr,
+        socket: Option<u64>,
+        until: Instant,
+    ) -> Option<Arrival> {
         let from = canonical(from);
         loop {
             let found = self.own.find(from).or_else(|| {
-                let port = self.sidecar_listens.then(|| accepted_by_sidecar(from))??;
+                let seen = || self.accepted_by_sidecar(from, socket);
+                let port = self.sidecar_listens.then(seen)??;
                 Some(Arrival {
                     port,
                     original: None,
@@ -108,6 +155,29 @@ impl Witness {
             }
             self.own.wait(PAUSE);
         }
+    }
+
+    /// The sidecar's port that a connection arrived at, while it is open.
+    ///
+    /// Behind eBPF, the own end's addresses in the kernel's table are not those that it is shown.
+    fn accepted_by_sidecar(&self, from: SocketAddr, socket: Option<u64>) -> Option<u16> {
+        let all = sockets();
+        let own = socket.and_then(|inode| all.iter().find(|entry| entry.inode == inode));
+        let ends = own.map(|own| (own.remote_address, own.local_address));
+        let entry = all.iter().find(|entry| {
+            let is_peer = ends == Some((entry.local_address, entry.remote_address))
+                || canonical(entry.remote_address) == from;
+            let is_theirs = is_sidecar_s(entry.local_address.port())
+                // Inbound, eBPF changes no address.
+                || (socket.is_none() && self.is_live && entry.uid == self.sidecar);
+            entry.state != TcpState::Listen && is_peer && is_theirs
+        })?;
+        let port = entry.local_address.port();
+        Some(if is_sidecar_s(port) {
+            port
+        } else {
+            INBOUND_PORT
+        })
     }
 
     /// Whether a port of the pod is listened on here.
@@ -275,11 +345,11 @@ fn open(family: Domain, port: u16) -> io::Result<TcpListener> {
 }
 
 /// Refuses a pod in which something else has the sidecar's ports.
-fn check_whose() -> Result<()> {
+fn check_whose(sidecar: u32) -> Result<()> {
     let other = sockets().into_iter().find(|entry| {
         entry.state == TcpState::Listen
             && is_sidecar_s(entry.local_address.port())
-            && entry.uid != SIDECAR_UID
+            && entry.uid != sidecar
     });
     let Some(other) = other else {
         return Ok(());
@@ -289,21 +359,10 @@ fn check_whose() -> Result<()> {
         tried: "check the redirection".into(),
         source: format!("user {user} listens on port {port} of this pod").into(),
         advice: format!(
-            "; that port is the sidecar's, which is user {SIDECAR_UID}: have the application use \
+            "; that port is the sidecar's, which is user {sidecar}: have the application use \
              another one"
         ),
     })
-}
-
-/// The sidecar's port that a connection from that address arrived at, while it is open.
-fn accepted_by_sidecar(from: SocketAddr) -> Option<u16> {
-    let entry = sockets().into_iter().find(|entry| {
-        let port = entry.local_address.port();
-        entry.state != TcpState::Listen
-            && is_sidecar_s(port)
-            && canonical(entry.remote_address) == from
-    });
-    entry.map(|entry| entry.local_address.port())
 }
 
 fn sockets() -> Vec<TcpNetEntry> {

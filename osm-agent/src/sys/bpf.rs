@@ -4,7 +4,7 @@ use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
@@ -150,6 +150,8 @@ fn pair(first: u32, second: u32) -> [u8; 8] {
 /// What the kernel says of a program.
 #[derive(Clone, Debug)]
 pub struct ProgramInfo {
+    /// Its type: a `bpf_prog_type`.
+    pub kind: u32,
     /// Its number.
     pub id: u32,
     /// A digest of its instructions, whichever maps they use.
@@ -209,6 +211,7 @@ pub fn program_info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
     // SAFETY: every bit pattern is a value of it; the array holds as many ids as is said.
     unsafe { object_info(program, &mut info) }?;
     Ok(ProgramInfo {
+        kind: info.kind,
         id: info.id,
         tag: info.tag,
         maps: maps[..info.map_count.min(64) as usize].to_vec(),
@@ -357,38 +360,6 @@ pub fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
     };
     // SAFETY: the attributes are those of the command; the path lives until it returns.
     unsafe { call_for_fd(bpf_cmd::BPF_OBJ_GET, &mut attributes) }
-}
-
-/// The ids of the programs attached to a cgroup itself, Linux 4.15, or to a network namespace,
-/// Linux 5.9.
-///
-/// # Errors
-/// `EINVAL` where the kernel does not know the attach type.
-pub fn attached_programs(target: impl AsFd, attach_type: bpf_attach_type) -> io::Result<Vec<u32>> {
-    #[repr(C)]
-    struct Attributes {
-        target: RawFd,
-        attach_type: u32,
-        query_flags: u32,
-        attach_flags: u32,
-        ids: u64,
-        count: u32,
-        padding: u32,
-    }
-    // The kernel keeps at most 64 programs of one type on a cgroup.
-    let mut ids = [0_u32; 64];
-    let mut attributes = Attributes {
-        target: target.as_fd().as_raw_fd(),
-        attach_type: attach_type as u32,
-        query_flags: 0,
-        attach_flags: 0,
-        ids: ids.as_mut_ptr() as u64,
-        count: 64,
-        padding: 0,
-    };
-    // SAFETY: the attributes are those of the command; the array holds as many ids as is said.
-    unsafe { call(bpf_cmd::BPF_PROG_QUERY, &mut attributes) }?;
-    Ok(ids[..attributes.count.min(64) as usize].to_vec())
 }
 
 /// # Safety

@@ -340,6 +340,12 @@ impl PortPageKey {
         }
     }
 
+    /// The first port that the page can hold.
+    #[must_use]
+    pub const fn first_port(self) -> u16 {
+        self.page * PortPage::PORTS
+    }
+
     /// Whether it is a list for connections of that direction.
     #[must_use]
     pub const fn is_for(self, direction: Direction) -> bool {

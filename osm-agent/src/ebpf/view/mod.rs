@@ -3,6 +3,7 @@
 
 mod ask;
 mod pod;
+mod policy;
 mod tally;
 
 use std::{
@@ -132,13 +133,7 @@ impl View {
     /// # Errors
     /// Where its maps can't be read by this version of the agent.
     pub fn asked(&self, pod: &PodView) -> Result<Option<Asked<'_>>> {
-        let record = self.records.get(&pod.netns_cookie, 0);
-        let record = record.tried(|| "read the map POD_RECORDS")?;
-        let tried = || format!("read the lists of {}", pod.name);
-        let maps = self
-            .maps_of(&record)
-            .map_err(io::Error::other)
-            .tried(tried)?;
+        let (maps, _) = self.maps_of_pod(pod)?;
         Asked::new(maps, pod.netns_cookie)
     }
 
@@ -148,6 +143,15 @@ impl View {
     /// Where the kernel can't tell.
     pub fn remembered(&self, socket: &impl AsRawFd) -> Result<Option<OriginalDestination>> {
         found(self.remembered.get(socket, 0)).tried(|| "read the map REMEMBERED")
+    }
+
+    /// The maps in which a pod is described, and its slot there.
+    fn maps_of_pod(&self, pod: &PodView) -> Result<(&Maps, u32)> {
+        let record = self.records.get(&pod.netns_cookie, 0);
+        let record = record.tried(|| "read the map POD_RECORDS")?;
+        let tried = || format!("read the lists of {}", pod.name);
+        let maps = self.maps_of(&record).map_err(io::Error::other);
+        Ok((maps.tried(tried)?, record.slot()))
     }
 
     fn records(&self) -> Result<Vec<(u64, PodRecord)>> {
