@@ -5,6 +5,7 @@ mod check;
 mod cleanup;
 mod cni;
 mod detach;
+mod documents;
 mod explain;
 mod foreground;
 mod init;
@@ -70,6 +71,11 @@ enum Command {
     Monitor(monitor::Monitor),
     /// For container runtimes: the CNI plugin that holds a pod's start until it is intercepted
     Cni(cni::CniCommand),
+    /// Print what completes these commands in a shell
+    Completions(documents::Completions),
+    /// Write a manual page for every command into a directory
+    #[command(hide = true)]
+    Man(documents::Man),
 }
 
 impl Cli {
@@ -96,6 +102,11 @@ impl Cli {
             Command::Explain(explain) => explain.run(),
             Command::Monitor(monitor) => monitor.run(),
             Command::Cni(cni) => cni.run(),
+            Command::Completions(completions) => {
+                completions.run();
+                Ok(())
+            }
+            Command::Man(man) => man.run(),
         }
     }
 }

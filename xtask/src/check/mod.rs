@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::cargo;
+use crate::deploy;
 use crate::setup::{self, Need};
 use crate::workspace::Workspace;
 
@@ -26,7 +27,8 @@ const NEEDS: [Need; 5] = [
 const USERSPACE: [&str; 3] = ["--workspace", "--exclude", "osm-ebpf"];
 
 /// How a step that did not fail came out.
-enum Outcome {
+pub enum Outcome {
+    /// Nothing to complain about.
     Passed,
     /// It could not be done here, and why.
     Skipped(String),
@@ -35,9 +37,12 @@ enum Outcome {
 type Step = (&'static str, fn(&Workspace) -> Result<Outcome>);
 
 /// Fast ones first.
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 10] = [
     ("format", format),
     ("file length", length::check),
+    ("manifests", deploy::manifests),
+    ("image recipe", deploy::image),
+    ("systemd unit", deploy::unit),
     ("clippy", clippy),
     ("clippy, BPF", clippy_bpf),
     ("documentation", documentation),
@@ -51,7 +56,7 @@ const STEPS: [Step; 7] = [
 ///
 /// When a tool is missing; failed steps show in the table and the exit status.
 pub fn run(workspace: &Workspace) -> Result<ExitCode> {
-    setup::ensure(workspace, &NEEDS)?;
+    setup::ensure(workspace, &[&NEEDS[..], &deploy::NEEDS].concat())?;
     let mut code = ExitCode::SUCCESS;
     let mut table = Vec::new();
     for (name, step) in STEPS {

@@ -27,6 +27,13 @@ pub const CARGO_DENY: Tool = Tool {
     ],
 };
 
+/// Writes bills of materials. Optimised no more than cargo-deny, for the same reason.
+pub const CARGO_CYCLONEDX: Tool = Tool {
+    name: "cargo-cyclonedx",
+    version: "0.5.9",
+    profile: CARGO_DENY.profile,
+};
+
 /// A program that `cargo install` builds.
 pub struct Tool {
     /// Of the crate and of the program.
