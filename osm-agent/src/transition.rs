@@ -20,14 +20,12 @@ use crate::{
 /// Where the setting can't be written.
 pub fn ignore_older_connections(netns: &Netns) -> Result<()> {
     const LOOSE: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_loose";
-    inside(netns.file(), || {
-        match fs::write(LOOSE, "0") {
-            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
-                mount_proc()?;
-                fs::write(LOOSE, "0")
-            }
-            written => written,
+    inside(netns.file(), || match fs::write(LOOSE, "0") {
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            mount_proc()?;
+            fs::write(LOOSE, "0")
         }
+        written => written,
     })
     .tried(|| format!("write {LOOSE} in {}", netns.path().display()))
 }

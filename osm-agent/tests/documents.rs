@@ -10,7 +10,9 @@ use clap::CommandFactory as _;
 use osm_agent::cli::Cli;
 
 fn agent(args: &[&str]) -> Output {
-    let output = Command::new(env!("CARGO_BIN_EXE_osm-agent")).args(args).output();
+    let output = Command::new(env!("CARGO_BIN_EXE_osm-agent"))
+        .args(args)
+        .output();
     output.expect("it starts")
 }
 
@@ -65,13 +67,22 @@ fn every_command_has_a_manual_page_that_says_its_flags() {
     assert!(output.status.success(), "{output:?}");
     let mut found: Vec<String> = fs::read_dir(path)
         .expect("the pages")
-        .map(|entry| entry.expect("a page").file_name().into_string().expect("text"))
+        .map(|entry| {
+            entry
+                .expect("a page")
+                .file_name()
+                .into_string()
+                .expect("text")
+        })
         .collect();
     let mut expected = pages(&Cli::command().name("osm-agent"), "");
     found.sort();
     expected.sort();
     assert_eq!(found, expected);
-    assert!(found.contains(&"osm-agent-iptables-render.1".to_owned()), "{found:?}");
+    assert!(
+        found.contains(&"osm-agent-iptables-render.1".to_owned()),
+        "{found:?}"
+    );
     for (page, words) in [
         ("osm-agent-run.1", ["\\-\\-node\\-name", "OSM_NODE_NAME"]),
         ("osm-agent-attach.1", ["\\-\\-cgroup", "\\-\\-state\\-dir"]),
@@ -89,7 +100,10 @@ fn manual_pages_without_a_directory_fail_in_words() {
     let output = agent(&["man", "/nonexistent/directory"]);
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("write the manual pages to /nonexistent/directory"), "{said}");
+    assert!(
+        said.contains("write the manual pages to /nonexistent/directory"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -105,7 +119,11 @@ fn bash_completes_commands_flags_and_values() {
         let words: Vec<&str> = words.split(' ').collect();
         let line = words.join(" ");
         let (current, last) = (words.len(), words[words.len() - 1]);
-        let before = if current > 1 { words[current - 2] } else { "osm-agent" };
+        let before = if current > 1 {
+            words[current - 2]
+        } else {
+            "osm-agent"
+        };
         let asked = format!(
             "{script}\nCOMP_WORDS=(osm-agent {line}); COMP_CWORD={current}\n\
              _osm-agent osm-agent '{last}' '{before}'; echo \"${{COMPREPLY[*]}}\""

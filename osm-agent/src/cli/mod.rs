@@ -121,7 +121,11 @@ struct State {
 
 /// Fails early, and in words, without the privileges that everything here needs.
 fn check_privileges() -> Result<()> {
-    let missing = privilege::missing();
+    refuse_without(&privilege::missing())
+}
+
+/// Fails where any capability is missing.
+fn refuse_without(missing: &[&str]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }

