@@ -9,7 +9,7 @@ use super::{Arch, EPOCH_VARIABLE, emptied};
 use crate::setup::quietly;
 use crate::workspace::Workspace;
 
-/// The packages, and the machine that each is compiled for.
+/// The packages that are compiled for it.
 const PACKAGES: [&str; 2] = ["osm-agent", "osm-ebpf"];
 
 /// What the tool calls its files, which it puts beside every manifest of the workspace.
@@ -31,21 +31,28 @@ pub fn write(
     for package in PACKAGES {
         let mut tool = workspace.command("cargo-cyclonedx");
         tool.args(["cyclonedx", "--quiet", "--format", "json"])
-            .args(["--spec-version", "1.5", "--describe", "crate"])
+            .args(["--spec-version", "1.5", "--no-build-deps"])
             .args(["--override-filename", DRAFT, "--target", &arch.triple()])
             .arg("--manifest-path")
             .arg(workspace.root().join(package).join("Cargo.toml"))
             .env(EPOCH_VARIABLE, epoch);
         let outcome = quietly(&mut tool);
-        let bill = directory.join(format!("{package}.cdx.json"));
         let draft = workspace.root().join(package).join(format!("{DRAFT}.json"));
-        let moved = fs::copy(&draft, &bill);
+        let written = fs::read_to_string(&draft);
         remove_drafts(workspace.root());
         outcome?;
-        moved.with_context(|| format!("moving {} to {}", draft.display(), bill.display()))?;
+        let written = written.with_context(|| format!("reading {}", draft.display()))?;
+        let bill = directory.join(format!("{package}.cdx.json"));
+        fs::write(&bill, without_place(&written, workspace.root()))
+            .with_context(|| format!("writing {}", bill.display()))?;
         bills.push(bill);
     }
     Ok(bills)
+}
+
+/// Where the checkout is, is nobody's business, and not the same everywhere.
+fn without_place(bill: &str, root: &Path) -> String {
+    bill.replace(&format!("file://{}", root.display()), "file://")
 }
 
 fn remove_drafts(root: &Path) {
@@ -53,5 +60,17 @@ fn remove_drafts(root: &Path) {
     for member in members {
         // Most directories have none.
         drop(fs::remove_file(member.path().join(format!("{DRAFT}.json"))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn place_of_the_checkout_is_not_in_a_bill() {
+        let bill = r#""path+file:///home/me/it/osm-agent#0.1.0", "registry+https://a/b""#;
+        let expected = r#""path+file:///osm-agent#0.1.0", "registry+https://a/b""#;
+        assert_eq!(without_place(bill, Path::new("/home/me/it")), expected);
     }
 }
