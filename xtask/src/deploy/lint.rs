@@ -1,7 +1,7 @@
 //! What can be said about the files of `deploy/` without a cluster, a container engine or systemd.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -41,8 +41,8 @@ pub fn manifests(workspace: &Workspace) -> Result<Outcome> {
     let plain = plain.iter().map(|(name, text)| (*name, text));
     let whole = whole.iter().map(|(path, text)| (path.as_str(), text));
     for (name, text) in plain.chain(whole) {
-        let is_foreign = FOREIGN.iter().any(|it| name.ends_with(it));
-        if is_foreign || !name.ends_with(".yaml") {
+        let is_manifest = Path::new(name).extension().is_some_and(|it| it == "yaml");
+        if !is_manifest || FOREIGN.iter().any(|it| name.ends_with(it)) {
             continue;
         }
         let path = directory.join(name.replace('/', "-"));

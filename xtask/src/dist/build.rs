@@ -22,10 +22,12 @@ use crate::workspace::{TARGET_VARIABLE, Workspace};
 pub fn agent(workspace: &Workspace, arch: Arch, epoch: &str) -> Result<PathBuf> {
     let mut command = ZIGBUILD.program(workspace, "cargo-zigbuild");
     command
-        .args(["zigbuild", "--release", "--locked", cargo::MESSAGES])
+        .args(["rustc", "--release", "--locked", cargo::MESSAGES])
         .args(["--package", AGENT, "--bin", AGENT])
         .args(["--target", &arch.triple()])
         .args(["-Z", "build-std=std,panic_abort"])
+        // Zig has the objects that a program begins and ends with, and the toolchain none for musl.
+        .args(["--", "-C", "link-self-contained=no"])
         // The agent's build script looks for bpf-linker in the workspace's own.
         .env(TARGET_VARIABLE, workspace.target())
         .env(EPOCH_VARIABLE, epoch)
