@@ -9,6 +9,12 @@ pub const NET_ADMIN: Capability = (12, "CAP_NET_ADMIN");
 pub const NET_RAW: Capability = (13, "CAP_NET_RAW");
 /// Mounts, and enters namespaces.
 const SYS_ADMIN: Capability = (21, "CAP_SYS_ADMIN");
+/// Looks at other processes' namespaces, and takes their sockets up.
+const SYS_PTRACE: Capability = (19, "CAP_SYS_PTRACE");
+/// Reads what belongs to other users.
+const DAC_READ_SEARCH: Capability = (2, "CAP_DAC_READ_SEARCH");
+/// The same, and writes it.
+const DAC_OVERRIDE: Capability = (1, "CAP_DAC_OVERRIDE");
 
 /// Whether the calling thread has a capability. Without /proc it is left to the kernel to
 /// refuse.
@@ -24,9 +30,23 @@ pub fn has((bit, _): Capability) -> bool {
 
 /// Those that eBPF interception needs and the calling thread lacks, by name.
 pub fn missing() -> Vec<&'static str> {
-    [NET_ADMIN, SYS_ADMIN]
-        .into_iter()
-        .filter(|capability| !has(*capability))
-        .map(|(_, name)| name)
+    lacking(&[NET_ADMIN, SYS_ADMIN])
+}
+
+/// Likewise those of the node agent. It looks at processes of all users: whose pod they are, and what
+/// a sidecar listens on that was there before. Without, a pod would be refused its connections.
+pub fn missing_on_a_node() -> Vec<&'static str> {
+    let mut missing = lacking(&[NET_ADMIN, SYS_ADMIN, SYS_PTRACE]);
+    if !has(DAC_OVERRIDE) {
+        missing.extend(lacking(&[DAC_READ_SEARCH]));
+    }
+    missing
+}
+
+fn lacking(needed: &[Capability]) -> Vec<&'static str> {
+    needed
+        .iter()
+        .filter(|capability| !has(**capability))
+        .map(|(_, name)| *name)
         .collect()
 }

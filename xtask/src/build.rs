@@ -43,17 +43,28 @@ pub struct Args {
 /// When something needed can't be installed, or the build fails.
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     setup::ensure(workspace, &NEEDS)?;
+    let release: &[&str] = if args.release { &["--release"] } else { &[] };
+    println!("{}", agent_with(workspace, release)?.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the agent as developers run it, and returns where it is.
+///
+/// # Errors
+///
+/// When the build fails.
+pub fn agent(workspace: &Workspace) -> Result<PathBuf> {
+    agent_with(workspace, &[])
+}
+
+fn agent_with(workspace: &Workspace, arguments: &[&str]) -> Result<PathBuf> {
     let mut command = workspace.cargo();
     command
         .args(["build", cargo::MESSAGES])
         .args(PACKAGES)
-        .args(["--bin", AGENT]);
-    if args.release {
-        command.arg("--release");
-    }
-    let built = cargo::run("Building the agent", &mut command)?;
-    println!("{}", named(&built, AGENT)?.display());
-    Ok(ExitCode::SUCCESS)
+        .args(["--bin", AGENT])
+        .args(arguments);
+    named(&cargo::run("Building the agent", &mut command)?, AGENT)
 }
 
 /// Builds the agent and the programs of the tests.

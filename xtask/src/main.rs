@@ -6,6 +6,8 @@ mod cargo;
 mod check;
 mod conformance;
 mod demo;
+mod deploy;
+mod dist;
 mod envoy;
 mod kubernetes;
 mod privilege;
@@ -39,8 +41,12 @@ enum Verb {
     Setup,
     /// Build the agent, with the BPF programs inside.
     Build(build::Args),
-    /// Format, lints, documentation, dependencies, file lengths.
+    /// Format, lints, documentation, dependencies, file lengths, manifests.
     Check,
+    /// Write the Kubernetes manifests anew, from the chart.
+    RenderManifests,
+    /// Build what is released: static binaries, archives, checksums, bills of materials.
+    Dist(dist::Args),
     /// Run all tests; those on the kernel need root.
     Test(test::Args),
     /// Hold both datapaths and the decision function against each other; needs root.
@@ -71,6 +77,8 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Setup => Ok(setup::run(&workspace)),
         Verb::Build(args) => build::run(&workspace, args),
         Verb::Check => check::run(&workspace),
+        Verb::RenderManifests => deploy::run(&workspace),
+        Verb::Dist(args) => dist::run(&workspace, args),
         Verb::Test(args) => test::run(&workspace, args),
         Verb::Conformance(args) => conformance::run(&workspace, args),
         Verb::Shortcut(args) => shortcut::run(&workspace, args),

@@ -5,6 +5,7 @@ mod check;
 mod cleanup;
 mod cni;
 mod detach;
+mod documents;
 mod explain;
 mod foreground;
 mod init;
@@ -83,6 +84,11 @@ enum Command {
     Monitor(monitor::Monitor),
     /// For container runtimes: the CNI plugin that holds a pod's start until it is intercepted
     Cni(cni::CniCommand),
+    /// Print what completes these commands in a shell
+    Completions(documents::Completions),
+    /// Write a manual page for every command into a directory
+    #[command(hide = true)]
+    Man(documents::Man),
 }
 
 impl Cli {
@@ -109,6 +115,11 @@ impl Cli {
             Command::Explain(explain) => explain.run(),
             Command::Monitor(monitor) => monitor.run(),
             Command::Cni(cni) => cni.run(),
+            Command::Completions(completions) => {
+                completions.run();
+                Ok(())
+            }
+            Command::Man(man) => man.run(),
         }
     }
 }
@@ -123,7 +134,11 @@ struct State {
 
 /// Fails early, and in words, without the privileges that everything here needs.
 fn check_privileges() -> Result<()> {
-    let missing = privilege::missing();
+    refuse_without(&privilege::missing())
+}
+
+/// Fails where any capability is missing.
+fn refuse_without(missing: &[&str]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }

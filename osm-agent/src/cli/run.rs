@@ -5,13 +5,14 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{ArgAction, Args, ValueEnum, builder::FalseyValueParser};
 use tracing_subscriber::filter::Targets;
 
-use super::{State, check_privileges, mode::IptablesArgs, policy::IpFamilies};
+use super::{State, mode::IptablesArgs, policy::IpFamilies, refuse_without};
 use crate::{
     daemon::{
         run::{self, AgentSocket, DEFAULT_CNI_SOCKET, DEFAULT_LISTEN, Kubernetes, Options, Source},
         serve::log,
     },
     error::{Error, Result},
+    privilege,
     protocol::DEFAULT_SOCKET,
 };
 
@@ -150,7 +151,7 @@ impl Run {
     pub(super) fn run(self) -> Result<()> {
         let log = self.log.clone();
         let options = self.options()?;
-        check_privileges()?;
+        refuse_without(&privilege::missing_on_a_node())?;
         let format = match log.log_format {
             LogFormat::Text => log::Format::Text,
             LogFormat::Json => log::Format::Json,

@@ -3,13 +3,14 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::source::kubernetes::{KubernetesOptions, Pace};
-use crate::iptables::Iptables;
+use crate::{iptables::Iptables, protocol};
 
 /// Where `osm-agent run` answers HTTP unless told otherwise: none of the ports that mean
 /// something to the mesh (15000 to 15010, 15901 to 15904).
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:15905";
-/// Where the CNI plugin asks unless told otherwise.
-pub const DEFAULT_CNI_SOCKET: &str = "/run/osm/cni.sock";
+/// Where the CNI plugin asks unless told otherwise: in a directory of its own, as pods mount the
+/// other socket's.
+pub const DEFAULT_CNI_SOCKET: &str = protocol::cni::DEFAULT_SOCKET;
 
 /// What the node agent is to do.
 #[derive(Clone, Debug)]

@@ -11,9 +11,10 @@ use http::{Method, Request};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Client, Config, Resource as _};
 use osm_tests::TempDir;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::runtime::Runtime;
 
+use crate::manifests;
 use crate::server::{Server, free_port};
 
 /// How long anything of the servers may take.
@@ -45,7 +46,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts it and installs `deploy/`; none where the test has to be skipped.
+    /// Starts it and installs `deploy/manifests`; none where the test has to be skipped.
     #[track_caller]
     pub fn new() -> Option<Self> {
         let etcd = program("OSM_ETCD")?;
@@ -181,43 +182,30 @@ users: [{{name: it, user: {{token: {token}}}}}]
 
     #[track_caller]
     fn install(&mut self) {
-        let namespace = json!({
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": { "name": "osm-system" },
-        });
-        let _ = self
-            .create("/api/v1/namespaces", &namespace)
-            .expect("a namespace");
-        for name in ["rbac.yaml", "meshconfig-crd.yaml"] {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
-            let path = path.join(name);
-            let text = fs::read_to_string(&path)
-                .unwrap_or_else(|error| panic!("reading {}: {error}", path.display()));
-            let objects: Vec<DynamicObject> = serde_saphyr::from_multiple(&text)
-                .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            assert!(!objects.is_empty(), "{} is empty", path.display());
-            for object in &objects {
-                self.apply(object);
+        for object in manifests::all() {
+            if let Err(error) = self.apply(&object, false) {
+                panic!("applying {}: {error}", manifests::name(&object));
             }
         }
         // The server takes a moment to serve a new kind.
         self.wait_for("/apis/config.openservicemesh.io/v1alpha2/meshconfigs");
     }
 
-    #[track_caller]
-    fn apply(&self, object: &DynamicObject) {
+    /// Applies an object, for real or only as far as the server judges it. A field that the server
+    /// does not know is an error.
+    pub fn apply(&self, object: &DynamicObject, dry_run: bool) -> Answer {
         let types = object.types.as_ref().expect("an object has a kind");
         let kind = GroupVersionKind::try_from(types).expect("an object has a kind");
         let resource = ApiResource::from_gvk(&kind);
         let collection = DynamicObject::url_path(&resource, object.metadata.namespace.as_deref());
-        let name = object.metadata.name.as_deref().expect("a name");
-        let path = format!("{collection}/{name}?fieldManager=tests&force=true");
+        let name = manifests::name(object);
+        // Unknown to 1.20, which takes no unknown fields in what is applied.
+        let strict = "fieldManager=tests&force=true&fieldValidation=Strict";
+        let dry_run = if dry_run { "&dryRun=All" } else { "" };
+        let path = format!("{collection}/{name}?{strict}{dry_run}");
         let body = serde_json::to_value(object).expect("an object is JSON");
         let kind = "application/apply-patch+yaml";
-        if let Err(error) = self.request(Method::PATCH, &path, kind, Some(&body)) {
-            panic!("applying {name}: {error}");
-        }
+        self.request(Method::PATCH, &path, kind, Some(&body))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The role of `deploy/rbac.yaml` is enough, as every other test shows, and no rule of it is idle.
+//! The role of `deploy/manifests` is enough, as every other test shows, and no rule of it is idle.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -8,6 +8,7 @@ mod mesh;
 mod container;
 
 mod config;
+mod deployed;
 mod drift;
 mod lifecycle;
 mod many;

@@ -16,14 +16,14 @@ use crate::{
 const UID: &str = "1d0cd2a6-8b8e-4a55-9d3e-0f6b8b7b1c11";
 
 /// `osm-agent init` in the pod.
-fn init<'a>(node: &Node, pod: &'a Pod, mode: &str) -> Container<'a> {
+pub fn init<'a>(node: &Node, pod: &'a Pod, mode: &str) -> Container<'a> {
     let socket = node.socket().display().to_string();
     let flags = ["--mode", mode, "--agent-socket", &socket];
     Container::new(pod, &[&flags[..], &["--agent-timeout", "20"]].concat())
 }
 
 /// The plugin, asked what becomes of a pod.
-fn cni(node: &Node, command: &str, pod: &Pod) -> Outcome {
+pub fn cni(node: &Node, command: &str, pod: &Pod) -> Outcome {
     cni_in(node, command, pod, &pod.netns)
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::cargo;
+use crate::deploy;
 use crate::setup::{self, Need};
 use crate::workspace::Workspace;
 
@@ -27,7 +28,8 @@ const NEEDS: [Need; 5] = [
 const USERSPACE: [&str; 3] = ["--workspace", "--exclude", "osm-ebpf"];
 
 /// How a step that did not fail came out.
-enum Outcome {
+pub enum Outcome {
+    /// Nothing to complain about.
     Passed,
     /// It could not be done here, and why.
     Skipped(String),
@@ -36,10 +38,13 @@ enum Outcome {
 type Step = (&'static str, fn(&Workspace) -> Result<Outcome>);
 
 /// Fast ones first.
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 11] = [
     ("format", format),
     ("file length", length::check),
     ("alert rules", rules::check),
+    ("manifests", deploy::manifests),
+    ("image recipe", deploy::image),
+    ("systemd unit", deploy::unit),
     ("clippy", clippy),
     ("clippy, BPF", clippy_bpf),
     ("documentation", documentation),
@@ -53,7 +58,7 @@ const STEPS: [Step; 8] = [
 ///
 /// When a tool is missing; failed steps show in the table and the exit status.
 pub fn run(workspace: &Workspace) -> Result<ExitCode> {
-    setup::ensure(workspace, &NEEDS)?;
+    setup::ensure(workspace, &[&NEEDS[..], &deploy::NEEDS].concat())?;
     let mut code = ExitCode::SUCCESS;
     let mut table = Vec::new();
     for (name, step) in STEPS {

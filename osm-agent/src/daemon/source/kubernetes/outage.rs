@@ -40,7 +40,7 @@ impl Failure {
     fn advice(&self) -> &'static str {
         match self.code {
             Some(401) => "; the agent's credentials are not valid (any more)",
-            Some(403) => "; does the agent's account have the role of deploy/rbac.yaml?",
+            Some(403) => "; does the agent's account have the role of deploy/manifests?",
             _ => "",
         }
     }
