@@ -225,6 +225,13 @@ impl Node {
         self.running.as_ref().expect("it runs").process.pid()
     }
 
+    /// Where it answers HTTP.
+    #[must_use]
+    #[track_caller]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.running.as_ref().expect("it runs").http)
+    }
+
     /// What it has logged since it was started.
     #[must_use]
     pub fn log(&self) -> String {

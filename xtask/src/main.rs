@@ -6,6 +6,7 @@ mod cargo;
 mod check;
 mod conformance;
 mod demo;
+mod docs;
 mod envoy;
 mod kubernetes;
 mod privilege;
@@ -41,6 +42,8 @@ enum Verb {
     Build(build::Args),
     /// Format, lints, documentation, dependencies, file lengths.
     Check,
+    /// Write the parts of docs/configuration.md that are made from the types.
+    Docs,
     /// Run all tests; those on the kernel need root.
     Test(test::Args),
     /// Hold both datapaths and the decision function against each other; needs root.
@@ -71,6 +74,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Setup => Ok(setup::run(&workspace)),
         Verb::Build(args) => build::run(&workspace, args),
         Verb::Check => check::run(&workspace),
+        Verb::Docs => docs::run(&workspace),
         Verb::Test(args) => test::run(&workspace, args),
         Verb::Conformance(args) => conformance::run(&workspace, args),
         Verb::Shortcut(args) => shortcut::run(&workspace, args),
@@ -82,10 +86,37 @@ fn run(cli: &Cli) -> Result<ExitCode> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use std::fs;
+
+    use clap::{CommandFactory as _, Parser as _};
 
     #[test]
     fn command_line_definition_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_that_the_documentation_names_exist() {
+        let workspace = super::Workspace::locate().expect("this crate is in the workspace");
+        let mut pages = vec![workspace.root().join("README.md")];
+        let docs = fs::read_dir(workspace.root().join("docs")).expect("the pages");
+        pages.extend(docs.map(|entry| entry.expect("a page").path()));
+        let mut count = 0;
+        for page in pages.iter().filter(|page| page.is_file()) {
+            let text = fs::read_to_string(page).unwrap_or_default();
+            for line in text.lines().filter(|line| line.starts_with("cargo xtask ")) {
+                let command = line.split('#').next().unwrap_or_default();
+                let words = command.split_whitespace().skip(1);
+                let parsed = super::Cli::try_parse_from(words);
+                assert!(
+                    parsed.is_ok(),
+                    "{}: {line}: {:?}",
+                    page.display(),
+                    parsed.err()
+                );
+                count += 1;
+            }
+        }
+        assert!(count > 5, "only {count} commands are found");
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::cargo;
+use crate::docs;
 use crate::setup::{self, Need};
 use crate::workspace::Workspace;
 
@@ -35,12 +36,13 @@ enum Outcome {
 type Step = (&'static str, fn(&Workspace) -> Result<Outcome>);
 
 /// Fast ones first.
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     ("format", format),
     ("file length", length::check),
     ("clippy", clippy),
     ("clippy, BPF", clippy_bpf),
     ("documentation", documentation),
+    ("reference", reference),
     ("dependencies", deny::policy),
     ("advisories", deny::advisories),
 ];
@@ -116,6 +118,11 @@ fn documentation(workspace: &Workspace) -> Result<Outcome> {
         .args(USERSPACE)
         .env("RUSTDOCFLAGS", "-D warnings");
     cargo::run("Building the documentation", &mut command)?;
+    Ok(Outcome::Passed)
+}
+
+fn reference(workspace: &Workspace) -> Result<Outcome> {
+    docs::check(workspace)?;
     Ok(Outcome::Passed)
 }
 
