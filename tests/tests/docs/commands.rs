@@ -3,7 +3,7 @@
 use clap::{Parser as _, error::ErrorKind};
 use osm_agent::cli::Cli;
 
-use crate::page::{self, Block, Mark};
+use crate::page::{self, Block, Code, Mark};
 
 /// What stands between commands.
 const OPERATORS: [&str; 5] = ["|", "||", "&&", ";", "&"];
@@ -46,10 +46,10 @@ fn every_call_of_the_agent_has_flags_that_exist() {
                 .map(move |call| (place, call, true))
         });
         // Amid the text, a command may be named without what it needs, or with all its variants.
-        let named = page.code.iter().flat_map(|code| {
-            let is_one = !code.text.contains(['|', '…']);
-            let found = is_one.then(|| calls(&code.text)).unwrap_or_default();
-            found.into_iter().map(|call| (&code.place, call, false))
+        let is_one = |code: &&Code| !code.text.contains(['|', '…']);
+        let named = page.code.iter().filter(is_one).flat_map(|code| {
+            let calls = calls(&code.text).into_iter();
+            calls.map(|call| (&code.place, call, false))
         });
         for (place, call, is_whole) in in_blocks.chain(named) {
             count += 1;

@@ -12,6 +12,7 @@
 
 mod commands;
 mod facts;
+mod markdown;
 mod page;
 mod reference;
 mod run;

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
+use crate::markdown::read;
 
 /// One page of the documentation.
 pub struct Page {
@@ -91,86 +91,7 @@ impl Page {
     pub fn read(path: PathBuf) -> Self {
         let text = fs::read_to_string(root().join(&path))
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        Self::parse(path, &text)
-    }
-
-    pub fn parse(path: PathBuf, text: &str) -> Self {
-        let mut page = Self {
-            path,
-            blocks: Vec::new(),
-            links: Vec::new(),
-            anchors: Vec::new(),
-            tables: Vec::new(),
-            code: Vec::new(),
-        };
-        // The last comment, and where it ends.
-        let (mut comment, mut end) = (String::new(), 0);
-        // What text goes to: the innermost of a block, a link, a heading, a cell.
-        let mut words = String::new();
-        for (event, range) in Parser::new_ext(text, Options::ENABLE_TABLES).into_offset_iter() {
-            let line = || 1 + text[..range.start].matches('\n').count();
-            let place = || format!("{}:{}", page.path.display(), line());
-            match event {
-                Event::Start(Tag::HtmlBlock) => comment.clear(),
-                Event::Html(html) => {
-                    comment.push_str(&html);
-                    end = range.end;
-                }
-                Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(language))) => {
-                    let comment = std::mem::take(&mut comment);
-                    let is_right_above = !text[end..range.start].contains('\n');
-                    page.blocks.push(Block {
-                        place: place(),
-                        language: language.to_string(),
-                        text: String::new(),
-                        mark: Mark::parse(if is_right_above { &comment } else { "" }),
-                    });
-                    words.clear();
-                }
-                Event::End(TagEnd::CodeBlock) => {
-                    if let Some(block) = page.blocks.last_mut() {
-                        block.text = std::mem::take(&mut words);
-                    }
-                }
-                Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
-                    page.links.push(Link {
-                        place: place(),
-                        text: words.clone(),
-                        target: dest_url.to_string(),
-                    });
-                }
-                Event::End(TagEnd::Link | TagEnd::Image) => {
-                    if let Some(link) = page.links.last_mut() {
-                        link.text = words[link.text.len()..].to_owned();
-                    }
-                }
-                Event::End(TagEnd::Heading(_)) => page.anchors.push(anchor(&words)),
-                Event::Start(Tag::Table(_)) => page.tables.push(Vec::new()),
-                Event::Start(Tag::TableHead | Tag::TableRow) => {
-                    if let Some(table) = page.tables.last_mut() {
-                        table.push(Vec::new());
-                    }
-                }
-                Event::End(TagEnd::TableCell) => {
-                    let row = page.tables.last_mut().and_then(|table| table.last_mut());
-                    row.expect("a cell is in a row").push(words.clone());
-                }
-                Event::Text(piece) => words.push_str(&piece),
-                Event::Code(piece) => {
-                    words.push_str(&piece);
-                    page.code.push(Code {
-                        place: place(),
-                        text: piece.to_string(),
-                    });
-                }
-                Event::SoftBreak => words.push(' '),
-                Event::Start(Tag::Paragraph | Tag::Heading { .. } | Tag::TableCell) => {
-                    words.clear()
-                }
-                _ => {}
-            }
-        }
-        page
+        read(path, &text)
     }
 
     /// The table whose first head is called so.
@@ -189,7 +110,7 @@ impl Block {
 }
 
 impl Mark {
-    fn parse(comment: &str) -> Self {
+    pub fn parse(comment: &str) -> Self {
         let comment = comment.trim();
         if comment.is_empty() {
             return Self::None;
@@ -213,42 +134,4 @@ impl Mark {
             _ => Self::Unknown(comment.into()),
         }
     }
-}
-
-/// What GitHub makes of a heading.
-fn anchor(heading: &str) -> String {
-    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
-    let words = heading.trim().to_lowercase();
-    words
-        .chars()
-        .filter(kept)
-        .collect::<String>()
-        .replace(' ', "-")
-}
-
-#[test]
-fn what_is_on_a_page_is_found() {
-    let text = "# A `b`: c!\n\n<!-- run: pod, exit 1 -->\n```sh\nx | y\n```\n\n\
-                <!-- not run:  -->\n```sh\n```\nSee [`t` u](v.rs#w).\n\n<!-- not run: z -->\n\n\
-                ```text\n```\n\n|a|b|\n|-|-|\n|`c`|[d](e)|\n";
-    let page = Page::parse("p.md".into(), text);
-    assert_eq!(page.anchors, ["a-b-c"]);
-    let marks: Vec<_> = page.blocks.iter().map(|block| block.mark.clone()).collect();
-    let run = Mark::Run {
-        scene: "pod".into(),
-        status: 1,
-    };
-    let empty = Mark::Unknown("<!-- not run:  -->".into());
-    assert_eq!(marks, [run, empty, Mark::None]);
-    assert_eq!(page.blocks[0].text, "x | y\n");
-    assert_eq!(page.blocks[0].place, "p.md:4");
-    let links: Vec<_> = page
-        .links
-        .iter()
-        .map(|it| (&*it.text, &*it.target))
-        .collect();
-    assert_eq!(links, [("t u", "v.rs#w"), ("d", "e")]);
-    assert_eq!(page.table("a")[1], ["c", "d"]);
-    let code: Vec<_> = page.code.iter().map(|it| (&*it.place, &*it.text)).collect();
-    assert_eq!(code, [("p.md:1", "b"), ("p.md:11", "t"), ("p.md:20", "c")]);
 }

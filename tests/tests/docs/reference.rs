@@ -107,8 +107,8 @@ fn flags(name: &str) -> String {
             headings.push(arg.get_help_heading());
         }
     }
-    let part = |heading: &Option<&str>| {
-        let of_it = shown(command).filter(|arg| arg.get_help_heading() == *heading);
+    let part = |heading: Option<&str>| {
+        let of_it = shown(command).filter(|arg| arg.get_help_heading() == heading);
         let rows = of_it.map(|arg| {
             let variable = variable(name, arg).map(|it| format!("`{it}`"));
             vec![flag(arg), variable.unwrap_or_default(), meaning(arg)]
@@ -116,7 +116,11 @@ fn flags(name: &str) -> String {
         let title = heading.map_or(String::new(), |title| format!("{title}:\n\n"));
         title + &table(&["flag", "variable", "meaning"], rows)
     };
-    headings.iter().map(part).collect::<Vec<_>>().join("\n")
+    headings
+        .into_iter()
+        .map(part)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn shown(command: &Command) -> impl Iterator<Item = &Arg> {

@@ -13,7 +13,7 @@ use osm_tests::{
 use serde_json::{Map, Value, json};
 
 /// How long a block may take.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// What the mesh's configuration is called in blocks, and what is in it.
 const MESH: (&str, &str) = (
