@@ -4,7 +4,7 @@
 //! are the pod that the scene has, a process in it, and its cgroup. Nothing else is touched: the
 //! state directory, the sockets and the working directory, which has a `mesh.yaml`, are the scene's.
 
-use std::{ffi::OsStr, process::Command, time::Duration};
+use std::{ffi::OsStr, path::Path, process::Command, time::Duration};
 
 use osm_tests::{
     Actor, Need, Node, Outcome, Pod, TempDir, World, actor, actor::Place, agent, missing,
@@ -15,11 +15,10 @@ use serde_json::{Map, Value, json};
 /// How long a block may take.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// What the mesh's configuration is called in blocks, and what is in it.
-const MESH: (&str, &str) = (
-    "mesh.yaml",
-    "apiVersion: config.openservicemesh.io/v1alpha2\nkind: MeshConfig\nspec: {}\n",
-);
+/// The mesh's configuration: of the agent, and of the file `mesh.yaml`.
+const SPEC: &str = "{traffic: {outboundPortExclusionList: [5432]}}";
+const MESH: &str = "apiVersion: config.openservicemesh.io/v1alpha2\nkind: MeshConfig\n\
+                    spec: {traffic: {outboundPortExclusionList: [5432]}}\n";
 
 /// What there is before the first block.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -28,6 +27,8 @@ enum Before {
     Nothing,
     /// It is, by `osm-agent attach`.
     Attached,
+    /// Likewise, and somebody has detached one of its links.
+    LinkDetached,
     /// It is, by a node agent that runs.
     Agent,
     /// The same, and one of its annotations has become bad.
@@ -50,12 +51,19 @@ const PLAIN: Kind = Kind {
 };
 
 /// What blocks may say.
-const KINDS: [(&str, Kind); 7] = [
+const KINDS: [(&str, Kind); 8] = [
     ("pod", PLAIN),
     (
         "attached pod",
         Kind {
             before: Before::Attached,
+            ..PLAIN
+        },
+    ),
+    (
+        "attached pod, link detached",
+        Kind {
+            before: Before::LinkDetached,
             ..PLAIN
         },
     ),
@@ -117,18 +125,27 @@ impl Scene {
     /// Sets it; none where the test has to be skipped.
     pub fn set(name: &str) -> Option<Self> {
         let (_, kind) = KINDS.iter().find(|(it, _)| *it == name)?;
-        if missing(&[Need::Program("iptables-nft-restore"), Need::Program("bash")]) {
+        if missing(&[
+            Need::Program("iptables-nft-restore"),
+            Need::Program("bash"),
+            Need::Program("bpftool"),
+        ]) {
             return None;
         }
         let (world, mut node) = (World::new()?, Node::new()?);
         let files = TempDir::new();
-        let _ = files.file(MESH.0, MESH.1);
+        let mesh = files.file("mesh.yaml", MESH);
+        node.mesh(SPEC);
         let pod = &world.pod;
         let app = pod.server("app", &["0.0.0.0:8080"]);
         let sidecar = kind.has_sidecar.then(|| pod.sidecar());
         match kind.before {
             Before::Nothing => {}
-            Before::Attached => attach(&node, pod),
+            Before::Attached => attach(&node, pod, &mesh),
+            Before::LinkDetached => {
+                attach(&node, pod, &mesh);
+                node.state().detach_link("connect4");
+            }
             Before::Agent | Before::BadList => {
                 node.add_pod_file("web-0", &pod_file(pod, ""));
                 node.start();
@@ -215,7 +232,7 @@ impl Scene {
     }
 }
 
-fn attach(node: &Node, pod: &Pod) {
+fn attach(node: &Node, pod: &Pod, mesh: &Path) {
     let (netns, state) = (pod.netns.path(), node.state().path());
     let _ = node
         .agent()
@@ -229,6 +246,8 @@ fn attach(node: &Node, pod: &Pod) {
             pod.cgroup.path().as_os_str(),
             OsStr::new("--state-dir"),
             state.as_os_str(),
+            OsStr::new("--config"),
+            mesh.as_os_str(),
         ])
         .succeeded();
 }
