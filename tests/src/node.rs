@@ -225,18 +225,18 @@ impl Node {
         self.running.as_ref().expect("it runs").process.pid()
     }
 
-    /// Where it answers HTTP.
-    #[must_use]
-    #[track_caller]
-    pub fn url(&self) -> String {
-        format!("http://{}", self.running.as_ref().expect("it runs").http)
-    }
-
     /// What it has logged since it was started.
     #[must_use]
     pub fn log(&self) -> String {
         let running = self.running.as_ref();
         running.map_or_else(String::new, |running| running.process.stderr())
+    }
+
+    /// Where it answers over HTTP.
+    #[must_use]
+    #[track_caller]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.running.as_ref().expect("it runs").http)
     }
 
     /// What it answers over HTTP: status and body.
