@@ -44,15 +44,12 @@ enum Verb {
     Build(build::Args),
     /// Format, lints, documentation, dependencies, file lengths, manifests.
     Check,
-<<<<<<< HEAD
     /// Write the Kubernetes manifests anew, from the chart.
     RenderManifests,
     /// Build what is released: static binaries, archives, checksums, bills of materials.
     Dist(dist::Args),
-=======
     /// Write the parts of docs/configuration.md that are made from the types.
     Docs,
->>>>>>> c87b0e3a3ae109f578b7c3005bc03f4679d9949b
     /// Run all tests; those on the kernel need root.
     Test(test::Args),
     /// Hold both datapaths and the decision function against each other; needs root.
@@ -83,12 +80,9 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Setup => Ok(setup::run(&workspace)),
         Verb::Build(args) => build::run(&workspace, args),
         Verb::Check => check::run(&workspace),
-<<<<<<< HEAD
         Verb::RenderManifests => deploy::run(&workspace),
         Verb::Dist(args) => dist::run(&workspace, args),
-=======
         Verb::Docs => docs::run(&workspace),
->>>>>>> c87b0e3a3ae109f578b7c3005bc03f4679d9949b
         Verb::Test(args) => test::run(&workspace, args),
         Verb::Conformance(args) => conformance::run(&workspace, args),
         Verb::Shortcut(args) => shortcut::run(&workspace, args),
