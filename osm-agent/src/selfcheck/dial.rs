@@ -51,10 +51,9 @@ impl Dialled {
         rustix::fs::fstat(&self.stream).ok().map(|it| it.st_ino)
     }
 
-    /// Whether the other end has reset it.
+    /// Whether the other end has reset it: it is connected to nobody any more.
     pub fn is_reset(&self) -> bool {
-        let pending = self.stream.take_error().ok().flatten();
-        pending.is_some_and(|it| it.kind() == io::ErrorKind::ConnectionReset)
+        self.stream.peer_addr().is_err()
     }
 }
 

@@ -14,13 +14,13 @@ use std::{
 use osm_ebpf_common::{INBOUND_PORT, maps::PolicyWord};
 
 use super::{
-    ARRIVES_WITHIN, Finding, Outcome, Seen,
+    ARRIVES_WITHIN, Finding, Outcome, RESETS, Seen,
     dial::{DialError, dial},
     name,
     plan::{Caller, Network as _},
     pod_network::PodNetwork,
-    redirected, try_all, unheard,
-    witness::Witness,
+    redirected, try_all, unheard, was_reset,
+    witness::{Arrival, Witness},
 };
 use crate::{error::Result, pod, policy::Policy};
 
@@ -71,23 +71,38 @@ fn inbound(ip: IpAddr, from: Option<&File>, witness: &Witness) -> Outcome {
         );
     };
     let to = SocketAddr::new(ip, witness.quiet.0);
-    let dialled = pod::inside(from, || {
-        let dialled = dial(Caller::App, witness.sidecar, to, ARRIVES_WITHIN);
-        dialled.map_err(|error| match error {
-            DialError::User(why) => io::Error::other(why),
-            DialError::Connect(error) => error,
-        })
-    });
-    let seen: Seen = match dialled {
+    let mut seen = dial_from(from, to, witness);
+    for _ in 0..RESETS {
+        if !matches!(seen, Ok((None, true))) {
+            break;
+        }
+        seen = dial_from(from, to, witness);
+    }
+    let seen: Seen = match seen {
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
             return Outcome::Unproven(format!(
                 "{to} does not answer the one that tries from outside"
             ));
         }
-        Err(error) => Err(error),
-        Ok(connection) => {
-            Ok(witness.arrival(connection.local, None, Instant::now() + ARRIVES_WITHIN))
-        }
+        Ok((None, true)) => return Outcome::Unproven(was_reset(to)),
+        seen => seen.map(|(arrival, _)| arrival),
     };
     unheard(to, INBOUND_PORT, &seen, witness).unwrap_or_else(|| redirected(to, INBOUND_PORT, seen))
+}
+
+/// Where it arrived, and whether the other end reset it.
+fn dial_from(
+    from: &File,
+    to: SocketAddr,
+    witness: &Witness,
+) -> io::Result<(Option<Arrival>, bool)> {
+    let connection = pod::inside(from, || {
+        let dialled = dial(Caller::App, witness.sidecar, to, ARRIVES_WITHIN);
+        dialled.map_err(|error| match error {
+            DialError::User(why) => io::Error::other(why),
+            DialError::Connect(error) => error,
+        })
+    })?;
+    let arrival = witness.arrival_of(&connection, false, Instant::now() + ARRIVES_WITHIN);
+    Ok((arrival, connection.is_reset()))
 }

@@ -200,7 +200,7 @@ impl Client {
         let from = SocketAddr::new(Self::address(to.is_ipv6()), self.next_port);
         let seen = self
             .connect(from, to)
-            .map(|()| witness.arrival(from, None, Instant::now() + ARRIVES_WITHIN));
+            .map(|()| witness.arrival(from, Instant::now() + ARRIVES_WITHIN));
         self.give_up(from, to);
         match seen {
             // Dropped is neither redirected nor let through: something else forbids it.

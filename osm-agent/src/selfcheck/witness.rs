@@ -19,7 +19,7 @@ use procfs::net::{TcpNetEntry, TcpState};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::{
-    dial::{as_caller, become_sidecar, reset},
+    dial::{Dialled, as_caller, become_sidecar, reset},
     plan::{Caller, Quiet},
 };
 use crate::error::{Error, Result, Tried as _};
@@ -132,16 +132,35 @@ impl Witness {
         self.is_live && !sockets().iter().any(listens)
     }
 
-    /// Where the connection from that address arrived, once it has. `socket` is its own end's
-    /// number, where that is in this pod.
-    pub fn arrival(
+    /// Where a connection of this process's arrived, once it has and while it is open. With
+    /// `is_inside`, its own end is in this pod.
+    pub fn arrival_of(
+        &self,
+        connection: &Dialled,
+        is_inside: bool,
+        until: Instant,
+    ) -> Option<Arrival> {
+        let socket = connection.inode().filter(|_| is_inside);
+        self.wait_for(connection.local, socket, || {
+            Instant::now() > until || connection.is_reset()
+        })
+    }
+
+    /// Where the connection from that address arrived, once it has.
+    pub fn arrival(&self, from: SocketAddr, until: Instant) -> Option<Arrival> {
+        self.wait_for(from, None, || Instant::now() > until)
+    }
+
+    fn wait_for(
         &self,
         from: SocketAddr,
         socket: Option<u64>,
-        until: Instant,
+        is_over: impl Fn() -> bool,
     ) -> Option<Arrival> {
         let from = canonical(from);
         loop {
+            // What arrived before it was over is seen below.
+            let is_over = is_over();
             let found = self.own.find(from).or_else(|| {
                 let seen = || self.accepted_by_sidecar(from, socket);
                 let port = self.sidecar_listens.then(seen)??;
@@ -150,7 +169,7 @@ impl Witness {
                     original: None,
                 })
             });
-            if found.is_some() || Instant::now() > until {
+            if found.is_some() || is_over {
                 return found;
             }
             self.own.wait(PAUSE);

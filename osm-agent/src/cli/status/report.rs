@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
-use osm_ebpf_common::reason::Reason;
+use osm_ebpf_common::reason::{Kind, Reason};
 use serde::Serialize;
 
 use super::{
@@ -282,14 +282,11 @@ impl Connections {
     fn of(counters: &[(Reason, u64)]) -> Self {
         let mut sums = Self::default();
         for (reason, count) in counters {
-            let name = reason.name();
-            if name.starts_with("redirect-") {
-                sums.redirected += count;
-            } else if name.starts_with("pass-") {
-                sums.passed += count;
-            } else if name.starts_with("refuse-") {
-                sums.refused += count;
-            }
+            *match reason.kind() {
+                Kind::Redirect => &mut sums.redirected,
+                Kind::Pass => &mut sums.passed,
+                Kind::Refuse => &mut sums.refused,
+            } += count;
         }
         sums
     }

@@ -1,13 +1,15 @@
 //! `osm-agent status`: what is pinned, with and without an agent, and what is wrong with it.
 
+#[path = "../mesh/mod.rs"]
 mod mesh;
 
-use std::{fs, process::Command, time::Duration};
+mod agent;
+mod looks;
+
+use std::fs;
 
 use mesh::{Lists, Mesh, expect_outbound, expect_refused};
-use nix::sys::signal::Signal;
-use osm_tests::{Dial, Need, Node, Outcome, World, agent, missing, node::PATIENCE};
-use rstest::rstest;
+use osm_tests::{Dial, Need, Outcome, missing};
 use serde_json::{Value, json};
 
 const REMOTE: &str = "198.51.100.10:80";
@@ -42,21 +44,6 @@ fn table(mesh: &Mesh, flags: &[&str]) -> String {
 #[track_caller]
 fn report(mesh: &Mesh) -> Value {
     let text = run(mesh, &["-o", "json"]).succeeded().stdout;
-    serde_json::from_str(&text).expect("JSON")
-}
-
-/// The same beside a running agent.
-#[track_caller]
-fn beside(node: &Node, flags: &[&str]) -> Outcome {
-    let state = node.state().path().display().to_string();
-    let url = node.url();
-    let always = ["status", "--agent-url", &url, "--state-dir", &state];
-    node.agent().run(&[&always[..], flags].concat())
-}
-
-#[track_caller]
-fn reported(node: &Node) -> Value {
-    let text = beside(node, &["-o", "json"]).succeeded().stdout;
     serde_json::from_str(&text).expect("JSON")
 }
 
@@ -276,203 +263,4 @@ fn json_and_yaml_hold_the_same() {
     let yaml: Value = serde_saphyr::from_str(&yaml).expect("YAML");
     assert_eq!(yaml, report(&mesh));
     assert_eq!(yaml["pods"][0]["mode"], "ebpf");
-}
-
-#[test]
-fn agent_s_word_and_what_is_pinned_are_joined() {
-    let (Some(world), Some(mut node)) = (World::new(), Node::new()) else {
-        return;
-    };
-    let (pod, second) = (&world.pod, world.add_pod());
-    let _sidecars = [pod.sidecar(), second.sidecar()];
-    node.add_pod(pod, &[("outbound-port-exclusion-list", "81")]);
-    node.start();
-    node.wait_intercepted(pod);
-    node.wait_ready();
-    let said = reported(&node);
-    assert_eq!(said["agent"]["is_running"], true);
-    let it = &said["pods"][0];
-    assert_eq!(it["name"], format!("test/{}", pod.name()));
-    assert_eq!(it["state"], "intercepted");
-    assert_eq!(it["mode"], "ebpf");
-    assert_eq!(it["policy"]["outbound_ports"], 1);
-    assert_eq!(it["problems"], json!([]), "{said}");
-
-    // Wrong lists: the last good ones stand.
-    node.add_pod(pod, &[("outbound-port-exclusion-list", "70000")]);
-    node.wait("the lists are refused", |node| {
-        node.pod(pod)
-            .is_some_and(|it| it["lists_problem"].is_string())
-    });
-    let said = reported(&node);
-    let it = &said["pods"][0];
-    assert!(it["lists_problem"].to_string().contains("70000"), "{said}");
-    assert!(
-        problems(&said).contains("the last good ones are in force"),
-        "{said}"
-    );
-    assert_eq!(it["policy"]["outbound_ports"], 1, "{said}");
-    let text = beside(&node, &[]).succeeded().stdout;
-    assert!(text.contains(" 1p!"), "{text}");
-
-    // One that it waits for.
-    node.add_pod_file(
-        "later",
-        &json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "later", "namespace": "test"},
-            "osm": {"netns": "/run/netns/osm-not-there", "cgroup": "/sys/fs/cgroup/osm-not-there"},
-        }),
-    );
-    node.wait("it waits", |node| {
-        node.status().to_string().contains("waiting")
-    });
-    let said = reported(&node);
-    assert_eq!(said["pods"][1]["state"], "waiting", "{said}");
-    assert_eq!(said["pods"][1]["mode"], "none", "{said}");
-
-    node.kill();
-    let state = node.state().path().display().to_string();
-    let flags = ["status", "--agent-url", NOBODY, "--state-dir", &state];
-    let text = node.agent().run(&flags).succeeded().stdout;
-    assert!(text.contains("pods stay intercepted; start it"), "{text}");
-    assert!(text.contains(" ebpf "), "{text}");
-}
-
-#[test]
-fn pod_that_the_agent_does_not_know_is_a_problem() {
-    let Some(mesh) = Mesh::attached(&LISTS) else {
-        return;
-    };
-    let Some(mut node) = Node::new() else { return };
-    node.start();
-    node.wait_ready();
-    let url = node.url();
-    let state = mesh.agent.state().path().display().to_string();
-    let flags = ["status", "--agent-url", &url, "--state-dir", &state];
-    let text = mesh.agent.run(&flags).succeeded().stdout;
-    assert!(text.contains("the node agent does not know it"), "{text}");
-    assert!(text.contains("osm-agent detach --pod"), "{text}");
-}
-
-#[test]
-fn pod_behind_iptables_is_known_by_the_agent_alone() {
-    if missing(&[Need::Program("iptables-nft-restore")]) {
-        return;
-    }
-    let (Some(world), Some(mut node)) = (World::new(), Node::new()) else {
-        return;
-    };
-    let _sidecar = world.pod.sidecar();
-    node.mesh("{traffic: {interceptionMode: iptables}}");
-    node.add_pod(&world.pod, &[]);
-    node.start();
-    node.wait_intercepted(&world.pod);
-    let said = reported(&node);
-    assert_eq!(said["pods"][0]["mode"], "iptables", "{said}");
-    assert_eq!(said["pods"][0]["problems"], json!([]), "{said}");
-    node.kill();
-    let state = node.state().path().display().to_string();
-    let flags = ["status", "--agent-url", NOBODY, "--state-dir", &state];
-    let text = node.agent().run(&flags).succeeded().stdout;
-    assert!(text.contains("Pods behind iptables"), "{text}");
-}
-
-#[rstest]
-fn watching_shows_it_again_until_told_to_end(#[values("table", "json", "yaml")] format: &str) {
-    let Some(mesh) = Mesh::attached(&LISTS) else {
-        return;
-    };
-    let state = mesh.agent.state().path().display().to_string();
-    let mut watching = mesh.agent.start(&[
-        "status",
-        "--watch",
-        "1",
-        "-o",
-        format,
-        "--agent-url",
-        NOBODY,
-        "--state-dir",
-        &state,
-    ]);
-    let mark = match format {
-        "table" => "1 pods: ",
-        "json" => "}",
-        _ => "---",
-    };
-    let mut seen = 0;
-    while seen < 3 {
-        let line = watching.line(PATIENCE).expect("it goes on");
-        seen += usize::from(line.starts_with(mark));
-    }
-    watching.signal(Signal::SIGINT);
-    let status = watching.wait(PATIENCE).expect("it ends");
-    assert_eq!(status.code(), Some(0));
-}
-
-#[test]
-fn colours_are_for_terminals_that_want_them() {
-    if missing(&[Need::Program("script")]) {
-        return;
-    }
-    let Some(mesh) = Mesh::attached(&LISTS) else {
-        return;
-    };
-    let binary = agent::binary().expect("the agent");
-    let state = mesh.agent.state().path().display();
-    let command = format!(
-        "{} status --agent-url {NOBODY} --state-dir {state}",
-        binary.display()
-    );
-    for (variables, has_colours) in [
-        (&[][..], true),
-        (&[("NO_COLOR", "1")][..], false),
-        (&[("TERM", "dumb")][..], false),
-    ] {
-        let mut script = Command::new("script");
-        script
-            .args(["-qec", &command, "/dev/null"])
-            .env_remove("NO_COLOR");
-        script.env("TERM", "xterm").envs(variables.iter().copied());
-        let output = script.output().expect("script runs");
-        assert!(output.status.success(), "{output:?}");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(text.contains("does not listen"), "{text}");
-        assert_eq!(
-            text.contains('\u{1b}'),
-            has_colours,
-            "{variables:?} {text:?}"
-        );
-    }
-}
-
-#[test]
-fn watching_ends_where_nobody_reads_it() {
-    let Some(mesh) = Mesh::new() else { return };
-    let mut command = Command::new(agent::binary().expect("the agent"));
-    let state = mesh.agent.state().path();
-    command.args([
-        "status",
-        "--watch",
-        "1",
-        "--agent-url",
-        NOBODY,
-        "--state-dir",
-    ]);
-    let mut child = command
-        .arg(state)
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .expect("it runs");
-    drop(child.stdout.take());
-    let start = std::time::Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().expect("our child") {
-            break status;
-        }
-        if start.elapsed() > PATIENCE {
-            child.kill().expect("our child");
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
-    assert_eq!(status.code(), Some(0));
 }
