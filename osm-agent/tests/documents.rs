@@ -126,7 +126,8 @@ fn bash_completes_commands_flags_and_values() {
         };
         let asked = format!(
             "{script}\nCOMP_WORDS=(osm-agent {line}); COMP_CWORD={current}\n\
-             _osm-agent osm-agent '{last}' '{before}'; echo \"${{COMPREPLY[*]}}\""
+             set -- $(complete -p osm-agent | grep -o -e '-F [^ ]*')\n\
+             $2 osm-agent '{last}' '{before}'; echo \"${{COMPREPLY[*]}}\""
         );
         assert_eq!(bash(&asked).trim_end(), expected, "{line}");
     }
