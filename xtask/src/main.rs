@@ -8,6 +8,7 @@ mod conformance;
 mod demo;
 mod deploy;
 mod dist;
+mod docs;
 mod envoy;
 mod kubernetes;
 mod privilege;
@@ -47,6 +48,8 @@ enum Verb {
     RenderManifests,
     /// Build what is released: static binaries, archives, checksums, bills of materials.
     Dist(dist::Args),
+    /// Write the parts of docs/configuration.md that are made from the types.
+    Docs,
     /// Run all tests; those on the kernel need root.
     Test(test::Args),
     /// Hold both datapaths and the decision function against each other; needs root.
@@ -79,6 +82,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Check => check::run(&workspace),
         Verb::RenderManifests => deploy::run(&workspace),
         Verb::Dist(args) => dist::run(&workspace, args),
+        Verb::Docs => docs::run(&workspace),
         Verb::Test(args) => test::run(&workspace, args),
         Verb::Conformance(args) => conformance::run(&workspace, args),
         Verb::Shortcut(args) => shortcut::run(&workspace, args),
@@ -90,10 +94,34 @@ fn run(cli: &Cli) -> Result<ExitCode> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use std::fs;
+
+    use clap::{CommandFactory as _, Parser as _};
 
     #[test]
     fn command_line_definition_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_that_the_documentation_names_exist() {
+        let workspace = super::Workspace::locate().expect("this crate is in the workspace");
+        let mut pages = ["README.md", "deploy/README.md"]
+            .map(|page| workspace.root().join(page))
+            .to_vec();
+        let docs = fs::read_dir(workspace.root().join("docs")).expect("the pages");
+        pages.extend(docs.map(|entry| entry.expect("a page").path()));
+        let mut count = 0;
+        for page in pages.iter().filter(|page| page.is_file()) {
+            let text = fs::read_to_string(page).unwrap_or_default();
+            for line in text.lines().filter(|line| line.starts_with("cargo xtask ")) {
+                let command = line.split('#').next().unwrap_or_default();
+                if let Err(error) = super::Cli::try_parse_from(command.split_whitespace().skip(1)) {
+                    panic!("{}: {line}: {error}", page.display());
+                }
+                count += 1;
+            }
+        }
+        assert!(count > 5, "only {count} commands are found");
     }
 }

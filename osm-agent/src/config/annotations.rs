@@ -8,10 +8,10 @@ use super::{
     lists::Lists,
 };
 
-const EXCLUDED_RANGES: &str = "openservicemesh.io/outbound-ip-range-exclusion-list";
-const INCLUDED_RANGES: &str = "openservicemesh.io/outbound-ip-range-inclusion-list";
-const EXCLUDED_OUTBOUND_PORTS: &str = "openservicemesh.io/outbound-port-exclusion-list";
-const EXCLUDED_INBOUND_PORTS: &str = "openservicemesh.io/inbound-port-exclusion-list";
+pub(super) const EXCLUDED_RANGES: &str = "openservicemesh.io/outbound-ip-range-exclusion-list";
+pub(super) const INCLUDED_RANGES: &str = "openservicemesh.io/outbound-ip-range-inclusion-list";
+pub(super) const EXCLUDED_OUTBOUND_PORTS: &str = "openservicemesh.io/outbound-port-exclusion-list";
+pub(super) const EXCLUDED_INBOUND_PORTS: &str = "openservicemesh.io/inbound-port-exclusion-list";
 
 /// The keys that [`Lists::from_annotations`] reads.
 pub const ANNOTATIONS: [&str; 4] = [

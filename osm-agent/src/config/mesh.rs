@@ -7,7 +7,14 @@ use std::{
     path::Path,
 };
 
-use super::{cursor::Cursor, error::Error, item, lists::Lists, node::Node};
+use super::{
+    cursor::Cursor,
+    error::Error,
+    field::{self, Field},
+    item,
+    lists::Lists,
+    node::Node,
+};
 
 /// The most that is read of a file, in bytes: far more than Kubernetes lets an object have.
 pub const MAX_SIZE: usize = 8 << 20;
@@ -131,23 +138,23 @@ impl MeshConfig {
         let (traffic, sidecar) = (spec.field("traffic")?, spec.field("sidecar")?);
         Ok(Self {
             lists: Lists {
-                outbound_ranges_excluded: ranges(&traffic, "outboundIPRangeExclusionList")?,
-                outbound_ranges_included: ranges(&traffic, "outboundIPRangeInclusionList")?,
-                outbound_ports_excluded: ports(&traffic, "outboundPortExclusionList")?,
-                inbound_ports_excluded: ports(&traffic, "inboundPortExclusionList")?,
+                outbound_ranges_excluded: ranges(&traffic, &field::OUTBOUND_RANGES_EXCLUDED)?,
+                outbound_ranges_included: ranges(&traffic, &field::OUTBOUND_RANGES_INCLUDED)?,
+                outbound_ports_excluded: ports(&traffic, &field::OUTBOUND_PORTS_EXCLUDED)?,
+                inbound_ports_excluded: ports(&traffic, &field::INBOUND_PORTS_EXCLUDED)?,
             },
-            excluded_interfaces: interfaces(&traffic, "networkInterfaceExclusionList")?,
+            excluded_interfaces: interfaces(&traffic, &field::INTERFACES_EXCLUDED)?,
             interception_mode: mode(
-                &traffic.field("interceptionMode")?,
+                &traffic,
+                &field::INTERCEPTION_MODE,
                 InterceptionMode::from_name,
-                "auto, ebpf, iptables or none",
             )?,
             local_proxy_mode: mode(
-                &sidecar.field("localProxyMode")?,
+                &sidecar,
+                &field::LOCAL_PROXY_MODE,
                 LocalProxyMode::from_name,
-                "Localhost or PodIP",
             )?,
-            shortcut: switch(&sidecar.field("shortcut")?)?,
+            shortcut: switch(&sidecar, &field::SHORTCUT)?,
         })
     }
 }
@@ -209,47 +216,44 @@ fn check_type(object: &Cursor<'_>) -> Result<(), Error> {
     }
 }
 
-fn ranges(traffic: &Cursor<'_>, name: &str) -> Result<BTreeSet<ipnet::IpNet>, Error> {
-    traffic
-        .field(name)?
-        .list("a list of ranges", |item| match item {
-            Node::Text(text) => item::range(text),
-            _ => Err(item::range_expected()),
-        })
+fn ranges(traffic: &Cursor<'_>, of: &Field) -> Result<BTreeSet<ipnet::IpNet>, Error> {
+    traffic.field(of.name())?.list(of.takes, |item| match item {
+        Node::Text(text) => item::range(text),
+        _ => Err(item::range_expected()),
+    })
 }
 
-fn ports(traffic: &Cursor<'_>, name: &str) -> Result<BTreeSet<u16>, Error> {
-    traffic
-        .field(name)?
-        .list("a list of ports", |item| match item {
-            Node::Integer(number) => item::port_number(*number),
-            _ => Err(item::port_expected()),
-        })
+fn ports(traffic: &Cursor<'_>, of: &Field) -> Result<BTreeSet<u16>, Error> {
+    traffic.field(of.name())?.list(of.takes, |item| match item {
+        Node::Integer(number) => item::port_number(*number),
+        _ => Err(item::port_expected()),
+    })
 }
 
-fn interfaces(traffic: &Cursor<'_>, name: &str) -> Result<BTreeSet<String>, Error> {
-    let expected = "a list of names of network interfaces";
-    traffic.field(name)?.list(expected, |item| match item {
+fn interfaces(traffic: &Cursor<'_>, of: &Field) -> Result<BTreeSet<String>, Error> {
+    traffic.field(of.name())?.list(of.takes, |item| match item {
         Node::Text(name) => item::interface(name),
         _ => Err(item::interface_expected()),
     })
 }
 
-fn switch(field: &Cursor<'_>) -> Result<bool, Error> {
+fn switch(sidecar: &Cursor<'_>, of: &Field) -> Result<bool, Error> {
+    let field = sidecar.field(of.name())?;
     match field.node() {
         None | Some(Node::Null) => Ok(false),
         Some(Node::Bool(value)) => Ok(*value),
-        Some(_) => Err(field.unexpected("true or false")),
+        Some(_) => Err(field.unexpected(of.takes)),
     }
 }
 
 fn mode<T: Default>(
-    field: &Cursor<'_>,
+    parent: &Cursor<'_>,
+    of: &Field,
     from_name: impl Fn(&str) -> Option<T>,
-    expected: &str,
 ) -> Result<T, Error> {
-    match field.text(expected)? {
+    let field = parent.field(of.name())?;
+    match field.text(of.takes)? {
         None => Ok(T::default()),
-        Some(name) => from_name(name).ok_or_else(|| field.unexpected(expected)),
+        Some(name) => from_name(name).ok_or_else(|| field.unexpected(of.takes)),
     }
 }

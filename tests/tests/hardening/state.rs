@@ -1,9 +1,13 @@
 //! The state directory, as somebody else left it.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
-use nix::mount::{MsFlags, mount};
-use osm_tests::{Need, TempDir, missing};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use osm_tests::{Need, TempDir, missing, need::assert_private_mounts};
 
 use crate::{
     help::{attach_at, bpftool, expect_error, expect_intercepted, pod_directory},
@@ -143,4 +147,36 @@ fn unknown_pod_is_answered_with_those_that_are_attached() {
         2,
         &["no such pod is attached", mesh.world.pod.name()],
     );
+}
+
+#[test]
+fn pins_are_root_s_alone() {
+    let Some(mesh) = Mesh::new() else { return };
+    assert_private_mounts();
+    let files = TempDir::new();
+    let state = files.path().join("state");
+    let attached = attach_at(&mesh, &state);
+    let mut found = Vec::new();
+    look(&state, &mut found);
+    umount2(&state, MntFlags::MNT_DETACH).expect("a file system of the agent's is there");
+    let _ = attached.succeeded();
+    let (path, user, mode) = &found[0];
+    assert_eq!((path, *user, mode & 0o777), (&state, 0, 0o700));
+    let pins: Vec<_> = found
+        .iter()
+        .filter(|(.., mode)| mode & 0o170000 == 0o100000)
+        .collect();
+    assert!(pins.len() > 20, "{found:?}");
+    for (path, user, mode) in pins {
+        assert_eq!((*user, mode & 0o077), (0, 0), "{}", path.display());
+    }
+}
+
+/// A directory and all that is in it, with users and modes.
+fn look(path: &Path, found: &mut Vec<(PathBuf, u32, u32)>) {
+    let about = fs::symlink_metadata(path).expect("it is there");
+    found.push((path.to_owned(), about.uid(), about.mode()));
+    for entry in fs::read_dir(path).into_iter().flatten() {
+        look(&entry.expect("an entry").path(), found);
+    }
 }

@@ -12,6 +12,7 @@ use anyhow::Result;
 
 use crate::cargo;
 use crate::deploy;
+use crate::docs;
 use crate::setup::{self, Need};
 use crate::workspace::Workspace;
 
@@ -38,7 +39,7 @@ pub enum Outcome {
 type Step = (&'static str, fn(&Workspace) -> Result<Outcome>);
 
 /// Fast ones first.
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     ("format", format),
     ("file length", length::check),
     ("alert rules", rules::check),
@@ -48,6 +49,7 @@ const STEPS: [Step; 11] = [
     ("clippy", clippy),
     ("clippy, BPF", clippy_bpf),
     ("documentation", documentation),
+    ("reference", reference),
     ("dependencies", deny::policy),
     ("advisories", deny::advisories),
 ];
@@ -123,6 +125,11 @@ fn documentation(workspace: &Workspace) -> Result<Outcome> {
         .args(USERSPACE)
         .env("RUSTDOCFLAGS", "-D warnings");
     cargo::run("Building the documentation", &mut command)?;
+    Ok(Outcome::Passed)
+}
+
+fn reference(workspace: &Workspace) -> Result<Outcome> {
+    docs::check(workspace)?;
     Ok(Outcome::Passed)
 }
 
