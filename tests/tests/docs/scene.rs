@@ -198,6 +198,11 @@ impl Scene {
         }
     }
 
+    /// What the node agent counts.
+    pub fn metrics(&self) -> String {
+        self.node.get("/metrics").1
+    }
+
     /// A block with this scene's paths.
     fn here(&self, block: &str) -> String {
         let socket = self.node.socket().display().to_string();
