@@ -5,6 +5,7 @@ mod agent;
 mod event;
 mod pod;
 mod policy;
+mod ports;
 mod shortcut;
 mod socket;
 
@@ -14,9 +15,9 @@ pub use agent::{Meta, PodRecord, PolicyRecord, State};
 pub use event::{Caller, Ends, Event, MonitorWord};
 pub use pod::{LocalKey, PodEntry};
 pub use policy::{
-    InterceptedPair, InterfaceKey, Origin, PolicyWord, PortPage, PortPageKey, RangeEntry, RangeKey,
-    RouteEntry, RouteKey,
+    InterceptedPair, InterfaceKey, Origin, PolicyWord, RangeEntry, RangeKey, RouteEntry, RouteKey,
 };
+pub use ports::{PortPage, PortPageKey};
 pub use shortcut::{
     AppCalls, MAX_MESSAGES, MAX_UNREAD, ShortcutEnd, ShortcutKey, ShortcutPair, ShortcutSocket,
     SocketLayout,
