@@ -13,6 +13,7 @@
 mod commands;
 mod facts;
 mod markdown;
+mod monitoring;
 mod page;
 mod reference;
 mod run;

@@ -198,6 +198,11 @@ impl Scene {
         }
     }
 
+    /// What the node agent counts.
+    pub fn metrics(&self) -> String {
+        self.node.get("/metrics").1
+    }
+
     /// A block with this scene's paths.
     fn here(&self, block: &str) -> String {
         let socket = self.node.socket().display().to_string();
@@ -225,9 +230,14 @@ impl Scene {
             format!("export OSM_STATE_DIR='{state}'"),
             format!("export OSM_AGENT_SOCKET='{}'", self.node.socket().display()),
         ];
-        if matches!(self.kind.before, Before::Agent | Before::BadList) {
-            lines.push(format!("export OSM_AGENT_URL='{}'", self.node.url()));
-        }
+        // Where there is none, nobody listens: not one that this machine may have.
+        let has_agent = matches!(self.kind.before, Before::Agent | Before::BadList);
+        let url = if has_agent {
+            self.node.url()
+        } else {
+            "http://127.0.0.1:1".into()
+        };
+        lines.push(format!("export OSM_AGENT_URL='{url}'"));
         lines.join("\n")
     }
 }
