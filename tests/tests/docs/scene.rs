@@ -230,9 +230,14 @@ impl Scene {
             format!("export OSM_STATE_DIR='{state}'"),
             format!("export OSM_AGENT_SOCKET='{}'", self.node.socket().display()),
         ];
-        if matches!(self.kind.before, Before::Agent | Before::BadList) {
-            lines.push(format!("export OSM_AGENT_URL='{}'", self.node.url()));
-        }
+        // Where there is none, nobody listens: not one that this machine may have.
+        let has_agent = matches!(self.kind.before, Before::Agent | Before::BadList);
+        let url = if has_agent {
+            self.node.url()
+        } else {
+            "http://127.0.0.1:1".into()
+        };
+        lines.push(format!("export OSM_AGENT_URL='{url}'"));
         lines.join("\n")
     }
 }
