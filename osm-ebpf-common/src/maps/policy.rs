@@ -1,9 +1,6 @@
 //! Policies: the word in force, and what is looked up under it.
 
-use crate::{
-    address::Address,
-    decision::RangeRule,
-};
+use crate::{address::Address, decision::RangeRule};
 
 /// The policy in force for one pod: its id, and what there is to look up under it.
 ///
