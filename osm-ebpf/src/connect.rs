@@ -1,5 +1,6 @@
 //! connect(): where the pod's own connections are decided on and redirected.
 
+use aya_log_ebpf::warn;
 use osm_ebpf_common::{
     address::Address,
     decision::{self, Direction, Outbound, Verdict},
@@ -36,6 +37,14 @@ pub fn connect(ctx: SocketAddress, family: Family) -> Outcome {
     };
     let dialled = OriginalDestination::new(ctx.address(family), ctx.port(), pod.entry.slot());
     let (outcome, reason) = decide(ctx, family, &pod, socket, dialled);
+    if matches!(outcome, Outcome::Refuse) {
+        warn!(
+            ctx,
+            "refuses to connect to [{:i}]:{}",
+            dialled.address().octets(),
+            dialled.port()
+        );
+    }
     if let Some(reason) = reason {
         let ends = || Ends::outbound(dialled.address(), dialled.port());
         events::report(&pod, reason, ends, kernel::current_caller);

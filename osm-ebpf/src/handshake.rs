@@ -4,6 +4,7 @@
 //! sidecar's side is established: the note is taken and remembered on that socket. A
 //! handshake that never ends leaves its note until the app's socket closes.
 
+use aya_log_ebpf::{debug, warn};
 use osm_ebpf_common::{
     maps::{Ends, HandshakeKey, MAX_HANDSHAKES_PER_POD, OriginalDestination},
     reason::Reason,
@@ -50,6 +51,13 @@ pub fn connecting(operation: Operation) {
         return;
     }
     count(dialled.slot(), 1);
+    debug!(
+        operation,
+        "hands over [{:i}]:{}, dialled from port {}",
+        dialled.address().octets(),
+        dialled.port(),
+        operation.local_port()
+    );
     let events = operation.reported_events();
     let for_us = events & REPORT_STATE == 0;
     memory.set(dialled.noted(for_us));
@@ -100,6 +108,13 @@ pub fn established(operation: Operation) {
         }
         return;
     };
+    debug!(
+        operation,
+        "takes over [{:i}]:{}, dialled from port {}",
+        dialled.address().octets(),
+        dialled.port(),
+        operation.remote_port()
+    );
     if dialled.is_by_shortcut() {
         shortcut::accepted(operation, key, &dialled);
     } else if dialled.is_to_app() {
@@ -113,6 +128,11 @@ pub fn established(operation: Operation) {
 /// Where this connection of the sidecar's was to go is not known.
 #[inline(always)]
 fn lost(operation: Operation) {
+    warn!(
+        operation,
+        "does not know what was dialled from port {}",
+        operation.remote_port()
+    );
     if let Some(pod) = Pod::find(operation.netns_cookie()) {
         let ends = || {
             Ends::outbound(operation.local_address(), operation.local_port())

@@ -1,6 +1,7 @@
 //! The sidecar's listening sockets: kept when they start to listen, found when a connection
 //! is to be redirected.
 
+use aya_log_ebpf::{info, warn};
 use osm_ebpf_common::{
     INBOUND_PORT, OUTBOUND_PORT,
     address::Address,
@@ -51,13 +52,24 @@ pub fn listening(operation: Operation) {
     let family = operation.family();
     for slot in 0..LISTENER_SLOTS {
         if operation.keep_listener(ListenerKey::new(cookie, direction, family, slot), false) {
+            info!(
+                operation,
+                "keeps the listener on port {}",
+                operation.local_port()
+            );
             return;
         }
     }
     // All slots are taken, by workers that share the port: any of them makes room, as the
     // new one may be here when all of those are gone.
     let slot = kernel::random() % LISTENER_SLOTS;
-    let _ = operation.keep_listener(ListenerKey::new(cookie, direction, family, slot), true);
+    if !operation.keep_listener(ListenerKey::new(cookie, direction, family, slot), true) {
+        warn!(
+            operation,
+            "can't keep the listener on port {}",
+            operation.local_port()
+        );
+    }
 }
 
 /// Where a connection made in the pod is sent to reach the sidecar: an IPv4 one to the

@@ -20,7 +20,7 @@ const OBJ_PIN: u64 = 6;
 const LINK_CREATE: u64 = 28;
 
 /// The names that programs may rely on.
-const FEATURES: [(&str, &str); 31] = [
+const FEATURES: [(&str, &str); 32] = [
     ("bpf", "ebpf"),
     ("btf", "ebpf"),
     ("cgroup_v2", "ebpf"),
@@ -34,6 +34,7 @@ const FEATURES: [(&str, &str); 31] = [
     ("map_lpm_trie", "ebpf"),
     ("map_sock_hash", "ebpf"),
     ("map_sk_storage", "ebpf"),
+    ("map_ring_buf", "ebpf"),
     ("maps", "ebpf"),
     ("hook_getsockopt", "ebpf"),
     ("hook_getpeername4", "ebpf"),

@@ -42,13 +42,14 @@ const SK_LOOKUP: &str = "hook_sk_lookup";
 const SHORTCUT: &str = "loopback_shortcut";
 
 /// Kinds of maps, by number and by the name of the feature.
-const KINDS: [(MapType, &str); 6] = [
+const KINDS: [(MapType, &str); 7] = [
     (MapType::Hash, "map_hash"),
     (MapType::Array, "map_array"),
     (MapType::PerCpuArray, "map_per_cpu_array"),
     (MapType::LpmTrie, "map_lpm_trie"),
     (MapType::SockHash, "map_sock_hash"),
     (MapType::SkStorage, "map_sk_storage"),
+    (MapType::RingBuf, "map_ring_buf"),
 ];
 
 /// What is tried before maps.
@@ -154,8 +155,7 @@ fn copy_descriptor() -> io::Result<()> {
 
 /// Maps, programs, links, pins.
 fn probe_inside(features: &mut Features, cgroup: Option<&TemporaryCgroup>, netns: Option<&Netns>) {
-    let mut loader = EbpfLoader::new();
-    let object = loader.btf(None).load(objects::CGROUP);
+    let object = objects::loader().load(objects::CGROUP);
     maps(features, object.as_ref().err().map(|error| words(error)));
     let names: Vec<(String, &str, bpf_attach_type)> = hooks().collect();
     let (mut object, cgroup) = match (object, cgroup) {

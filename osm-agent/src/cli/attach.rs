@@ -3,14 +3,18 @@
 use std::{net::IpAddr, path::PathBuf};
 
 use clap::Args;
+use tracing_subscriber::filter::Targets;
 
 use super::{
-    State, check_privileges, foreground,
+    State,
+    bpf_log::BpfLog,
+    check_privileges, foreground,
     mode::{self, IptablesArgs, Mode},
     out::{say, warn},
     policy::PolicyArgs,
 };
 use crate::{
+    daemon::serve::log,
     ebpf::Ebpf,
     error::{Error, Result},
     interceptor::{Enrolled, Interceptor},
@@ -56,6 +60,8 @@ pub struct Attach {
     state: State,
     #[command(flatten)]
     iptables: IptablesArgs,
+    #[command(flatten)]
+    bpf_log: BpfLog,
 }
 
 impl Attach {
@@ -64,11 +70,13 @@ impl Attach {
         let mode = self.mode.unwrap_or(mesh.interception_mode.into());
         let policy = self.policy.policy(&mesh)?;
         check_privileges()?;
+        let let_through = self.bpf_log.start(Targets::new());
         let pod = self.open_pod()?;
         // One command at a time for one pod: of two that go opposite ways, each would remove
         // what the other has put in force.
         pod.netns.lock()?;
         if self.foreground {
+            log::start(log::Format::Text, let_through);
             return match mode {
                 Mode::Auto | Mode::Ebpf => foreground::hold(&pod, &policy),
                 Mode::Iptables | Mode::None => Err(Error::input(

@@ -47,6 +47,7 @@ pub fn hold(pod: &Pod, policy: &Policy) -> Result<()> {
         .map_err(io::Error::from)
         .tried(|| "mount a private bpffs")?;
     let mut ebpf = Ebpf::open(&Path::new(BPFFS).join("osm"))?;
+    ebpf.follow_log()?;
     let (send, receive) = mpsc::channel();
     if !policy.excluded_interfaces().is_empty() {
         let netns = pod

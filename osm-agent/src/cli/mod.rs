@@ -1,6 +1,7 @@
 //! The commands.
 
 mod attach;
+mod bpf_log;
 mod check;
 mod cleanup;
 mod cni;

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{ArgAction, Args, ValueEnum, builder::FalseyValueParser};
 use tracing_subscriber::filter::Targets;
 
-use super::{State, mode::IptablesArgs, policy::IpFamilies, refuse_without};
+use super::{State, bpf_log::BpfLog, mode::IptablesArgs, policy::IpFamilies, refuse_without};
 use crate::{
     daemon::{
         run::{self, AgentSocket, DEFAULT_CNI_SOCKET, DEFAULT_LISTEN, Kubernetes, Options, Source},
@@ -137,6 +137,8 @@ struct LogArgs {
     #[arg(long, value_name = "LEVEL", env = "OSM_LOG", default_value = "info",
         value_parser = directives)]
     log: Targets,
+    #[command(flatten)]
+    bpf_log: BpfLog,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -156,7 +158,7 @@ impl Run {
             LogFormat::Text => log::Format::Text,
             LogFormat::Json => log::Format::Json,
         };
-        log::start(format, log.log);
+        log::start(format, log.bpf_log.start(log.log));
         run::run(&options)
     }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use aya_obj::{
-    EbpfSectionKind, Object, ParseError,
+    EbpfSectionKind, Map, Object, ParseError,
     generated::{BPF_PSEUDO_MAP_VALUE, bpf_insn},
     relocation::EbpfRelocationError,
 };
@@ -51,8 +51,11 @@ pub struct Inbound {
 /// for all pods: by it, programs are known again.
 struct Entry {
     instructions: Vec<bpf_insn>,
-    /// Which instructions read the cookie.
-    cookie_at: Vec<usize>,
+    /// Which instructions name that map.
+    named_at: Vec<usize>,
+    /// What is in it, but for the cookie, and where that has to be.
+    constants: Vec<u8>,
+    cookie_at: usize,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +66,7 @@ enum ReadError {
     Relocation(#[from] EbpfRelocationError),
     #[error("it is not in the object this agent was built with")]
     Missing,
-    #[error("it has other constants than the pod's cookie")]
+    #[error("it reads other constants than the pod's cookie")]
     Constants,
 }
 
@@ -81,7 +84,7 @@ pub fn make(maps: &Maps, directory: &Path) -> Result<()> {
     };
     let decision = read(DECISION, descriptor)
         .map_err(io::Error::other)
-        .and_then(|code| program::load_lookup(c"inbound_decision", LICENSE, &code))
+        .and_then(|(code, _)| program::load_lookup(c"inbound_decision", LICENSE, &code))
         .tried(|| format!("load the BPF program {DECISION}"))?;
     let code = program::array_of(c"INBOUND_CODE", decision.as_fd(), FAMILIES)
         .tried(|| "create the map INBOUND_CODE")?;
@@ -161,26 +164,31 @@ impl Inbound {
             let held = self.maps.iter().find(|held| held.path.ends_with(name));
             held.map(|held| held.object.as_raw_fd())
         };
-        let instructions = read(NAME, descriptor)?;
-        let cookie_at: Vec<usize> = (0..instructions.len())
+        let (instructions, constants) = read(NAME, descriptor)?;
+        let named_at: Vec<usize> = (0..instructions.len())
             .filter(|at| u32::from(instructions[*at].src_reg()) == BPF_PSEUDO_MAP_VALUE)
             .filter(|at| instructions[*at].code == LOAD_WIDE)
             .collect();
-        if cookie_at.is_empty() {
-            return Err(ReadError::Constants);
-        }
+        // Where in the map is said by the second half of the instruction.
+        let mut places = named_at.iter().map(|at| instructions[at + 1].imm);
+        let place = places.next().filter(|place| places.all(|it| it == *place));
+        let cookie_at = place.and_then(|place| usize::try_from(place).ok());
+        let cookie_at = cookie_at.filter(|at| at + size_of::<u64>() <= constants.len());
         Ok(Entry {
+            cookie_at: cookie_at.ok_or(ReadError::Constants)?,
             instructions,
-            cookie_at,
+            named_at,
+            constants,
         })
     }
 }
 
-/// A program's instructions on the maps of these descriptors. What it does not use needs none.
+/// A program's instructions on the maps of these descriptors, and the object's constants. What it does not
+/// use needs none.
 fn read(
     name: &str,
     descriptor: impl Fn(&str) -> Option<RawFd>,
-) -> Result<Vec<bpf_insn>, ReadError> {
+) -> Result<(Vec<bpf_insn>, Vec<u8>), ReadError> {
     /// Stands for the descriptor of a pod's own map, and of maps that the program does not use.
     const OPEN: RawFd = -1;
     let mut object = Object::parse(objects::NETNS)?;
@@ -190,12 +198,12 @@ fn read(
         .map(|(section, _)| *section)
         .collect();
     let maps = std::mem::take(&mut object.maps);
-    for map in maps.values() {
-        let is_constant = map.section_kind() == EbpfSectionKind::Rodata;
-        if is_constant && map.data().len() != size_of::<u64>() {
-            return Err(ReadError::Constants);
-        }
-    }
+    let mut constants = maps
+        .values()
+        .filter(|map| map.section_kind() == EbpfSectionKind::Rodata);
+    let (Some(data), None) = (constants.next().map(Map::data), constants.next()) else {
+        return Err(ReadError::Constants);
+    };
     let with_descriptors = maps
         .iter()
         .map(|(name, map)| (name.as_str(), descriptor(name).unwrap_or(OPEN), map));
@@ -203,7 +211,8 @@ fn read(
     object.relocate_calls(&sections)?;
     let program = object.programs.get(name).ok_or(ReadError::Missing)?;
     let function = object.functions.get(&program.function_key());
-    Ok(function.ok_or(ReadError::Missing)?.instructions.clone())
+    let instructions = function.ok_or(ReadError::Missing)?.instructions.clone();
+    Ok((instructions, data.to_vec()))
 }
 
 /// `BPF_LD | BPF_IMM | BPF_DW`, the only instruction that names maps.
@@ -211,10 +220,13 @@ const LOAD_WIDE: u8 = 0x18;
 
 impl Entry {
     fn load(&self, netns_cookie: u64) -> io::Result<OwnedFd> {
-        let cookie = program::constant(c"netns_cookie", netns_cookie)?;
+        let mut constants = self.constants.clone();
+        let cookie = &mut constants[self.cookie_at..][..size_of::<u64>()];
+        cookie.copy_from_slice(&netns_cookie.to_ne_bytes());
+        let constants = program::constants(c"netns_cookie", &constants)?;
         let mut instructions = self.instructions.clone();
-        for at in &self.cookie_at {
-            instructions[*at].imm = cookie.as_raw_fd();
+        for at in &self.named_at {
+            instructions[*at].imm = constants.as_raw_fd();
         }
         program::load_lookup(c"inbound_lookup", LICENSE, &instructions)
     }

@@ -12,6 +12,7 @@ mod layout;
 mod links;
 mod listeners;
 mod lock;
+mod log;
 mod maps;
 pub(crate) mod objects;
 mod pins;
@@ -42,6 +43,7 @@ use version::Programs;
 
 pub use cleanup::{Cleaned, cleanup};
 pub(crate) use maps::is_map_of_ours;
+pub use objects::{LogLevel, set_log_level};
 pub use state::DEFAULT_STATE_DIR;
 
 /// The datapath that lives in one state directory. While this exists, no other process

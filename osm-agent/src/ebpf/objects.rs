@@ -1,8 +1,9 @@
-//! The compiled BPF programs, inside this binary.
+//! The compiled BPF programs, inside this binary, and from which level on they log.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
-use aya::include_bytes_aligned;
+use aya::{EbpfLoader, include_bytes_aligned};
+use clap::ValueEnum;
 use sha2::{Digest as _, Sha256};
 
 /// The programs for a pod's cgroup, loaded once.
@@ -10,13 +11,64 @@ pub static CGROUP: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/osm
 /// The program for a pod's network namespace, loaded once per pod.
 pub static NETNS: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/osm-netns"));
 
-/// What tells these programs from those of another build, and what a version is called by: the
-/// first eight bytes of a digest of both objects.
+/// From which level on the programs log. The one that decides on inbound connections does not log at all:
+/// it would in the loop over listeners, of which the verifier walks every round, or say no more than an event
+/// of it does. What is logged of names and options would be said for every call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+#[repr(u8)]
+pub enum LogLevel {
+    /// Nothing
+    #[default]
+    Off = 0,
+    /// Nothing yet
+    Error = 1,
+    /// Refusals of connect(), and destinations that are lost
+    Warn = 2,
+    /// Also listeners of the sidecar that are kept
+    Info = 3,
+    /// Also every destination that is handed over
+    Debug = 4,
+    /// All there is
+    Trace = 5,
+}
+
+static LOG_LEVEL: OnceLock<LogLevel> = OnceLock::new();
+
+/// Has the programs of this process log from a level on. It is a constant to them: the verifier
+/// removes what is below it, so that nothing of it is left in programs that do not log: `connect4` is
+/// 1882 instructions then and 2336 with warnings, `socket_events` 1660 and 2388 (Linux 6.18). Programs
+/// that are loaded already can't be told; therefore the level is part of what names a version, and
+/// another level is another version, to which pods go over as they do to any other one.
+///
+/// Called once, and before anything is opened; what comes later is of no effect.
+pub fn set_log_level(level: LogLevel) {
+    let _ = LOG_LEVEL.set(level);
+}
+
+/// From which level on the programs of this process log.
+pub fn log_level() -> LogLevel {
+    LOG_LEVEL.get().copied().unwrap_or_default()
+}
+
+/// The loader of [`CGROUP`], without maps of anybody's yet.
+pub fn loader<'a>() -> EbpfLoader<'a> {
+    static LEVELS: [u8; 6] = [0, 1, 2, 3, 4, 5];
+    let mut loader = EbpfLoader::new();
+    let level = &LEVELS[usize::from(log_level() as u8)];
+    loader
+        .btf(None)
+        .override_global(aya_log::LEVEL, level, true);
+    loader
+}
+
+/// What tells these programs from those of another build, or of another level, and what a version
+/// is called by: the first eight bytes of a digest of both objects and the level.
 pub fn version() -> u64 {
     static VERSION: LazyLock<u64> = LazyLock::new(|| {
         let mut hash = Sha256::new();
         hash.update(CGROUP);
         hash.update(NETNS);
+        hash.update([log_level() as u8]);
         let mut first = [0; 8];
         first.copy_from_slice(&hash.finalize()[..8]);
         u64::from_be_bytes(first)

@@ -293,8 +293,8 @@ fn begin(mut maps: Maps) -> Result<()> {
 }
 
 fn load(shared: &Path, own: &Path) -> Result<()> {
-    let mut loader = EbpfLoader::new();
-    let loader = pinned_maps(loader.btf(None), shared, own);
+    let mut loader = objects::loader();
+    let loader = pinned_maps(&mut loader, shared, own);
     let mut object = loader
         .load(objects::CGROUP)
         .tried(|| "create the BPF maps")?;

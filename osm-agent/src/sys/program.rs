@@ -107,20 +107,20 @@ pub fn attach_to_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result
     unsafe { call(bpf_cmd::BPF_PROG_ATTACH, &mut attributes) }.map(drop)
 }
 
-/// Makes an array of one value that nobody can change, which the verifier reads as a constant.
+/// Makes an array of one value that nobody can change, which the verifier reads as constants.
 /// Linux 5.2.
 ///
 /// # Errors
 /// Where the kernel refuses.
-pub fn constant(name: &CStr, value: u64) -> io::Result<OwnedFd> {
+pub fn constants(name: &CStr, value: &[u8]) -> io::Result<OwnedFd> {
     const READ_ONLY_FOR_PROGRAMS: u32 = 1 << 7;
     #[repr(C)]
     struct Freeze {
         map: RawFd,
     }
     let kind = bpf_map_type::BPF_MAP_TYPE_ARRAY;
-    let map = array(kind, name, size_of::<u64>(), 1, READ_ONLY_FOR_PROGRAMS)?;
-    set(map.as_fd(), 0, &value)?;
+    let map = array(kind, name, value.len(), 1, READ_ONLY_FOR_PROGRAMS)?;
+    set(map.as_fd(), 0, value)?;
     let mut freeze = Freeze {
         map: map.as_raw_fd(),
     };
@@ -215,12 +215,12 @@ fn array(
 }
 
 /// The value is as large as the map was told.
-fn set<T>(map: BorrowedFd<'_>, index: u32, value: &T) -> io::Result<()> {
+fn set<T: ?Sized>(map: BorrowedFd<'_>, index: u32, value: &T) -> io::Result<()> {
     let mut element = Element {
         map: map.as_raw_fd(),
         padding: 0,
         key: (&raw const index) as u64,
-        value: std::ptr::from_ref(value) as u64,
+        value: std::ptr::from_ref(value).cast::<u8>() as u64,
         flags: 0,
     };
     // SAFETY: the attributes are those of the command; key and value live until it returns, and

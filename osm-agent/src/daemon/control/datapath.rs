@@ -33,7 +33,12 @@ impl Datapath {
     /// can't do eBPF is no error.
     pub(super) fn open(state_dir: &Path, iptables: Iptables) -> Result<Self> {
         let ebpf = match Ebpf::open_exclusive(state_dir) {
-            Ok(ebpf) => Ok(ebpf),
+            Ok(ebpf) => {
+                if let Err(error) = ebpf.follow_log() {
+                    tracing::warn!("{error}; interception does not depend on it");
+                }
+                Ok(ebpf)
+            }
             Err(error) if error.is_unsupported() => Err(error.to_string()),
             Err(error) => return Err(error),
         };
