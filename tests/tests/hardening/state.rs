@@ -164,7 +164,7 @@ fn pins_are_root_s_alone() {
     assert_eq!((path, *user, mode & 0o777), (&state, 0, 0o700));
     let pins: Vec<_> = found
         .iter()
-        .filter(|(.., mode)| mode & 0o170000 == 0o100000)
+        .filter(|(.., mode)| mode & 0o170_000 == 0o100_000)
         .collect();
     assert!(pins.len() > 20, "{found:?}");
     for (path, user, mode) in pins {
