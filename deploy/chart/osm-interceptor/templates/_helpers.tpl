@@ -61,19 +61,16 @@ chart that depends on this one puts them in with
     - name: OSM_MODE
       value: {{ .Values.init.mode }}
   securityContext:
-    {{- if eq .Values.init.mode "ebpf" }}
-    # It only asks the agent and connects.
-    runAsUser: 65532
-    runAsNonRoot: true
-    {{- else }}
-    # For iptables, where it comes to that.
+    # It proves what is in force as the application and as the sidecar, and has to become either.
     runAsUser: 0
-    {{- end }}
     allowPrivilegeEscalation: false
     readOnlyRootFilesystem: true
     capabilities:
       drop: [ALL]
-      {{- if ne .Values.init.mode "ebpf" }}
+      {{- if eq .Values.init.mode "ebpf" }}
+      # For the proof.
+      add: [SETUID]
+      {{- else }}
       # NET_ADMIN writes the rules, NET_RAW is for iptables-legacy and, with SETUID, for the proof.
       add: [NET_ADMIN, NET_RAW, SETUID]
       {{- end }}

@@ -25,7 +25,7 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::JoinHandle,
+    task::{JoinHandle, spawn_blocking},
     time,
 };
 use tracing::{debug, warn};
@@ -141,8 +141,11 @@ async fn ready(Extract(shown): Extract<Shown>) -> Response {
 }
 
 async fn numbers(Extract(shown): Extract<Shown>) -> Response {
-    let text = shown.metrics.text();
-    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
+    // It reads what is pinned, and the lists may be long: others are answered meanwhile.
+    match spawn_blocking(move || shown.metrics.text()).await {
+        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
 }
 
 async fn status(Extract(shown): Extract<Shown>) -> Response {

@@ -1,6 +1,9 @@
 //! `osm-agent monitor`: what becomes of connections, as it happens.
 
+#[path = "../mesh/mod.rs"]
 mod mesh;
+
+mod filters;
 
 use std::{fs::File, thread, time::Duration};
 
@@ -199,76 +202,6 @@ fn refused_connection_is_told_as_what_was_dialled() {
     let _ = app.connect(Dial::to("127.64.1.2:15001").no_greeting());
     let lost = watch.next("lost-destination", "127.64.1.2:15001");
     assert_eq!(lost["verdict"], "refuse");
-}
-
-#[test]
-fn filters_leave_what_fits_all_of_them() {
-    let Some(mesh) = Mesh::attached(&LISTS) else {
-        return;
-    };
-    let World { pod, outside, .. } = &mesh.world;
-    let second = mesh.world.add_pod();
-    let _ = mesh.agent.attach(&second).run().succeeded();
-    let _sidecar = quiet_sidecar(pod);
-    let _remote = outside.server("remote", &[REMOTE, EXCLUDED]);
-    let mut clients = [pod.app(), pod.sidecar_client(), second.app()];
-    let mut client = outside.client();
-    let all = [
-        "redirect-outbound",
-        "pass-excluded-range",
-        "pass-sidecar",
-        "pass-sidecar",
-        "redirect-outbound",
-        "refuse-no-outbound-listener",
-        "redirect-outbound",
-        "refuse-no-outbound-listener",
-        "redirect-inbound",
-    ];
-    let cases: [(&[&str], Vec<&str>); 9] = [
-        (&[], all.to_vec()),
-        (&["--pod", pod.name()], [&all[..4], &all[8..]].concat()),
-        (
-            &["--pod", second.name(), "--verdict", "redirect"],
-            vec![all[0]; 2],
-        ),
-        (
-            &["--reason", "pass-sidecar,redirect-inbound"],
-            vec![all[2], all[2], all[8]],
-        ),
-        (&["--verdict", "pass"], all[1..4].to_vec()),
-        (
-            &["--verdict", "redirect,refuse", "--port", "8080"],
-            vec![all[8]],
-        ),
-        (&["--uid", "1500"], vec![all[2]; 2]),
-        // Nobody of the pod makes an inbound connection: not root either.
-        (&["--uid", "0"], vec![]),
-        (&["--count", "2"], all[..2].to_vec()),
-    ];
-    for (flags, wanted) in cases {
-        let mut watch = Watch::start(&mesh, flags);
-        for client in &mut clients {
-            for to in [REMOTE, EXCLUDED] {
-                let _ = client.connect(Dial::to(to).no_greeting());
-            }
-        }
-        let _ = client.connect(Dial::to(OWN).no_greeting());
-        let lines = if flags.contains(&"--count") {
-            let status = watch.0.wait(PATIENCE).expect("it ends by itself");
-            assert!(status.success(), "{status}");
-            let (stdout, _) = watch.0.output();
-            let lines = stdout.lines().map(serde_json::from_str);
-            lines.collect::<Result<_, _>>().expect("JSON")
-        } else {
-            watch.end().0
-        };
-        let reasons: Vec<_> = lines
-            .iter()
-            .map(|event: &Value| event["reason"].as_str())
-            .collect();
-        let wanted: Vec<_> = wanted.into_iter().map(Some).collect();
-        assert_eq!(reasons, wanted, "{flags:?}");
-    }
 }
 
 #[test]
