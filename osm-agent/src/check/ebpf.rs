@@ -156,8 +156,21 @@ fn copy_descriptor() -> io::Result<()> {
 /// Maps, programs, links, pins.
 fn probe_inside(features: &mut Features, cgroup: Option<&TemporaryCgroup>, netns: Option<&Netns>) {
     let object = objects::loader().load(objects::CGROUP);
-    maps(features, object.as_ref().err().map(|error| words(error)));
     let names: Vec<(String, &str, bpf_attach_type)> = hooks().collect();
+    if object.is_err()
+        && let Some(why) = objects::refused()
+    {
+        for (name, ..) in &names {
+            features.note(name, For::Ebpf, Err::<&str, _>(words(&why)));
+        }
+        let not_tried = "not tried: it takes programs";
+        for name in [MAPS, SK_LOOKUP, LINK_PIN, LINK_DETACH] {
+            features.unknown(name, For::Ebpf, not_tried);
+        }
+        features.unknown(SHORTCUT, For::Shortcut, not_tried);
+        return;
+    }
+    maps(features, object.as_ref().err().map(|error| words(error)));
     let (mut object, cgroup) = match (object, cgroup) {
         (Ok(object), Some(cgroup)) => (object, cgroup),
         (object, _) => {

@@ -1,10 +1,15 @@
 //! The compiled BPF programs, inside this binary, and from which level on they log.
 
-use std::sync::{LazyLock, OnceLock};
+use std::{
+    io,
+    sync::{LazyLock, OnceLock},
+};
 
 use aya::{EbpfLoader, include_bytes_aligned};
 use clap::ValueEnum;
 use sha2::{Digest as _, Sha256};
+
+use crate::sys::program;
 
 /// The programs for a pod's cgroup, loaded once.
 pub static CGROUP: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/osm-cgroup"));
@@ -59,6 +64,13 @@ pub fn loader<'a>() -> EbpfLoader<'a> {
         .btf(None)
         .override_global(aya_log::LEVEL, level, true);
     loader
+}
+
+/// Why the kernel takes no programs at all, where loading an object failed. By loading programs aya asks
+/// what the kernel can do; one that takes none looks like one that knows no constants, and that is what
+/// aya complains of.
+pub fn refused() -> Option<io::Error> {
+    program::try_smallest().err()
 }
 
 /// What tells these programs from those of another build, or of another level, and what a version

@@ -295,9 +295,15 @@ fn begin(mut maps: Maps) -> Result<()> {
 fn load(shared: &Path, own: &Path) -> Result<()> {
     let mut loader = objects::loader();
     let loader = pinned_maps(&mut loader, shared, own);
-    let mut object = loader
-        .load(objects::CGROUP)
-        .tried(|| "create the BPF maps")?;
+    let mut object = match loader.load(objects::CGROUP) {
+        Ok(object) => object,
+        Err(error) => {
+            return match objects::refused() {
+                Some(why) => Err(why).tried(|| "load the BPF programs"),
+                None => Err(error).tried(|| "create the BPF maps"),
+            };
+        }
+    };
     for hook in &CGROUP_HOOKS {
         let path = own.join(hook.program);
         load_and_pin(&mut object, hook.program, &path)

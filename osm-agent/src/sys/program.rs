@@ -37,6 +37,23 @@ pub fn load_lookup(name: &CStr, license: &CStr, code: &[bpf_insn]) -> io::Result
     Err(refused)
 }
 
+/// Loads the smallest program there is, and lets go of it. Linux 5.9.
+///
+/// # Errors
+/// Why the kernel takes no programs, from this process at least.
+pub fn try_smallest() -> io::Result<()> {
+    let instruction = |code, imm| bpf_insn {
+        code,
+        _bitfield_align_1: [],
+        _bitfield_1: bpf_insn::new_bitfield_1(0, 0),
+        off: 0,
+        imm,
+    };
+    // r0 = 1; exit
+    let code = [instruction(0xb7, 1), instruction(0x95, 0)];
+    load(c"smallest", c"GPL", &code, &mut []).map(drop)
+}
+
 fn load(name: &CStr, license: &CStr, code: &[bpf_insn], log: &mut [u8]) -> io::Result<OwnedFd> {
     /// Those of `BPF_PROG_LOAD` up to the attach type.
     #[repr(C)]

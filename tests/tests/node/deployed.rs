@@ -147,7 +147,7 @@ fn agent_with_the_rights_of_its_manifest_does_all_its_jobs_by_ebpf() {
     node.add_pod(&second, &[]);
     init(&node, &second, "ebpf").run().exited(0).proving_all();
     // The init container of the chart's init.mode: ebpf.
-    let bare = init(&node, &second, "ebpf").capabilities(&[]).run();
+    let bare = init(&node, &second, "ebpf").capabilities(&["setuid"]).run();
     let _ = bare.exited(0).saying("intercepted by eBPF");
     let third = world.add_pod();
     node.add_pod(&third, &[]);
