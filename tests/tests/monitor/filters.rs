@@ -62,10 +62,8 @@ fn filters_leave_what_fits_all_of_them() {
         } else {
             watch.end().0
         };
-        let reasons: Vec<_> = lines
-            .iter()
-            .map(|event: &Value| event["reason"].as_str())
-            .collect();
+        let reasons = lines.iter().map(|event| event["reason"].as_str());
+        let reasons: Vec<_> = reasons.collect();
         let wanted: Vec<_> = wanted.into_iter().map(Some).collect();
         assert_eq!(reasons, wanted, "{flags:?}");
     }
