@@ -38,6 +38,7 @@ pub struct View {
     versions: BTreeMap<u64, Result<Maps, String>>,
     cgroups: OnceCell<Index<u64, PathBuf>>,
     sizes: OnceCell<pod::Sizes>,
+    listeners: OnceCell<Index<u64, Listeners>>,
 }
 
 /// A pod by its name.
@@ -80,6 +81,7 @@ impl View {
             versions,
             cgroups: OnceCell::new(),
             sizes: OnceCell::new(),
+            listeners: OnceCell::new(),
         }))
     }
 

@@ -160,7 +160,7 @@ impl View {
         problems: &mut Vec<String>,
     ) -> Result<()> {
         let cookie = view.netns_cookie;
-        view.listeners = listeners(maps, cookie)?;
+        view.listeners = self.listeners()?.get(&cookie).copied().unwrap_or_default();
         let handshakes = maps.handshakes_of_pod.get(&record.slot(), 0);
         view.handshakes = handshakes.tried(|| "read the map HANDSHAKES_OF_POD")?;
         let Some(entry) = maps.pod(cookie)? else {
@@ -197,14 +197,11 @@ impl View {
             let key = key.tried(|| "read the map INTERFACES")?;
             interfaces += usize::from(key.netns_cookie() == cookie && key.policy() == id);
         }
-        let sizes = if let Some(sizes) = self.sizes.get() {
-            sizes
-        } else {
-            let sizes = self.sizes()?;
-            self.sizes.get_or_init(|| sizes)
-        };
-        let [ranges, outbound_ports, inbound_ports] =
-            sizes.get(&(version, id)).copied().unwrap_or_default();
+        let [ranges, outbound_ports, inbound_ports] = self
+            .sizes()?
+            .get(&(version, id))
+            .copied()
+            .unwrap_or_default();
         Ok(PolicyView {
             id,
             digest: record.map(|record| record.digest.iter().map(hex).collect()),
@@ -219,7 +216,10 @@ impl View {
     }
 
     /// The lists of all policies are walked through once.
-    pub(super) fn sizes(&self) -> Result<Sizes> {
+    pub(super) fn sizes(&self) -> Result<&Sizes> {
+        if let Some(sizes) = self.sizes.get() {
+            return Ok(sizes);
+        }
         let mut sizes = Sizes::new();
         for (version, maps) in &self.versions {
             let Ok(maps) = maps else {
@@ -239,7 +239,24 @@ impl View {
                 sizes.entry((*version, key.policy())).or_default()[of] += page.len();
             }
         }
-        Ok(sizes)
+        Ok(self.sizes.get_or_init(|| sizes))
+    }
+
+    /// The sidecars' listeners of all pods, by netns cookie; walked through once. All versions share them.
+    pub(super) fn listeners(&self) -> Result<&HashMap<u64, Listeners>> {
+        if let Some(listeners) = self.listeners.get() {
+            return Ok(listeners);
+        }
+        let mut listeners: HashMap<u64, Listeners> = HashMap::new();
+        if let Some(maps) = self.maps().next() {
+            for key in maps.listeners.keys() {
+                let key = key.tried(|| "read the map LISTENERS")?;
+                let known = listeners.entry(key.netns_cookie()).or_default();
+                known.outbound += usize::from(key.is_for(Direction::Outbound));
+                known.inbound += usize::from(key.is_for(Direction::Inbound));
+            }
+        }
+        Ok(self.listeners.get_or_init(|| listeners))
     }
 
     pub(super) fn counted(&self, slot: u32) -> Result<Vec<(Reason, u64)>> {
@@ -281,18 +298,6 @@ impl View {
         }
         Ok(problems)
     }
-}
-
-fn listeners(maps: &Maps, cookie: u64) -> Result<Listeners> {
-    let mut listeners = Listeners::default();
-    for key in maps.listeners.keys() {
-        let key = key.tried(|| "read the map LISTENERS")?;
-        if key.netns_cookie() == cookie {
-            listeners.outbound += usize::from(key.is_for(Direction::Outbound));
-            listeners.inbound += usize::from(key.is_for(Direction::Inbound));
-        }
-    }
-    Ok(listeners)
 }
 
 fn by_name<S: Serializer>(counters: &[(Reason, u64)], serializer: S) -> Result<S::Ok, S::Error> {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, os::fd::AsFd as _};
 
-use osm_ebpf_common::{decision::Direction, reason::Reason};
+use osm_ebpf_common::reason::Reason;
 
 use super::{Listeners, View};
 use crate::{
@@ -52,15 +52,7 @@ impl View {
     /// # Errors
     /// Where it can't be read.
     pub fn tallies(&self) -> Result<Vec<Tally>> {
-        let mut listeners: BTreeMap<u64, Listeners> = BTreeMap::new();
-        if let Some(maps) = self.maps().next() {
-            for key in maps.listeners.keys() {
-                let key = key.tried(|| "read the map LISTENERS")?;
-                let known = listeners.entry(key.netns_cookie()).or_default();
-                known.outbound += usize::from(key.is_for(Direction::Outbound));
-                known.inbound += usize::from(key.is_for(Direction::Inbound));
-            }
-        }
+        let listeners = self.listeners()?;
         let mut tallies = Vec::new();
         for (cookie, record) in self.records()? {
             tallies.push(Tally {
