@@ -1,33 +1,45 @@
 //! What the kernel counts of pods: read from what is pinned as somebody asks, beside the loop and without
 //! its lock.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
 
-use osm_ebpf_common::{maps::MAX_PODS, reason::Reason};
+use osm_ebpf_common::maps::MAX_PODS;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Unit,
 };
+use tracing::{info, warn};
 
-use crate::{
-    ebpf::view::{Lists, Tally, View},
-    error::Result,
-};
+use super::shown::Shown;
+use crate::ebpf::view::{Lists, ProgramRuns, Tally, View};
 
-/// How many pods have series of their own; the others are summed up as [`OTHER`]. More than a kubelet
-/// runs on a node.
-pub const MAX_PODS_SHOWN: usize = 512;
-/// What the pods are called that have no series of their own.
-pub const OTHER: &str = "_other";
 /// How many policies have series of their own, the longest ones.
 const MAX_POLICIES_SHOWN: usize = 64;
 
 /// Reads a state directory.
 #[derive(Debug)]
 pub(super) struct OfTheKernel {
-    pub state_dir: PathBuf,
+    state_dir: PathBuf,
+    earlier: Mutex<Earlier>,
+}
+
+/// What earlier readings left.
+#[derive(Debug, Default)]
+struct Earlier {
+    shown: Shown,
+    /// A list's length is that of its digest: it is counted once.
+    lists: Vec<Lists>,
+    /// How many readings failed, wholly or in part.
+    failed: u64,
+    /// What the last one failed for: it is said when it changes.
+    failure: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -62,6 +74,15 @@ struct ProgramLabel {
     program: &'static str,
 }
 
+impl OfTheKernel {
+    pub(super) fn new(state_dir: PathBuf) -> Self {
+        Self {
+            state_dir,
+            earlier: Mutex::default(),
+        }
+    }
+}
+
 impl Collector for OfTheKernel {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         {
@@ -70,44 +91,53 @@ impl Collector for OfTheKernel {
                 encoder.encode_descriptor("osm_pods_limit", help, None, MetricType::Gauge)?;
             ConstGauge::new(i64::from(MAX_PODS)).encode(room)?;
         }
-        // What can't be read is left out; the loop says why, as it reads the same.
-        let Ok(Some(view)) = View::open(&self.state_dir) else {
-            return Ok(());
-        };
-        if let Ok(tallies) = view.tallies() {
-            let tallies = bounded(tallies);
-            verdicts(&mut encoder, &tallies)?;
-            listeners(&mut encoder, &tallies)?;
+        let mut earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = Failures::default();
+        if let Some(view) = failures.unless(View::open(&self.state_dir)).flatten() {
+            if let Some(tallies) = failures.unless(view.tallies()) {
+                let tallies = earlier.shown.of(tallies);
+                verdicts(&mut encoder, &tallies)?;
+                listeners(&mut encoder, &tallies)?;
+            }
+            if let Some(lists) = failures.unless(view.lists(&earlier.lists)) {
+                earlier.lists.clone_from(&lists);
+                policies(&mut encoder, lists)?;
+            }
+            if let Some(runs) = failures.unless(view.program_runs()) {
+                program_runs(&mut encoder, &runs)?;
+            }
         }
-        if let Ok(lists) = view.lists() {
-            policies(&mut encoder, lists)?;
-        }
-        runs(&mut encoder, &view)
+        earlier.note(failures);
+        let help = "Readings of what the kernel counts that failed: series are missing";
+        let name = "osm_scrape_errors";
+        let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(earlier.failed).encode(metric)
     }
 }
 
-/// The first pods by name, and what the others are together.
-fn bounded(mut tallies: Vec<Tally>) -> Vec<Tally> {
-    if tallies.len() <= MAX_PODS_SHOWN {
-        return tallies;
-    }
-    let others = tallies.split_off(MAX_PODS_SHOWN - 1);
-    let mut sum = Tally {
-        name: OTHER.into(),
-        counters: Reason::ALL.iter().map(|reason| (*reason, 0)).collect(),
-        listeners: others[0].listeners,
-    };
-    for other in &others {
-        for ((_, sum), (_, count)) in sum.counters.iter_mut().zip(&other.counters) {
-            *sum += count;
+impl Earlier {
+    fn note(&mut self, failures: Failures) {
+        self.failed += u64::from(failures.0.is_some());
+        if self.failure != failures.0 {
+            if let Some(why) = &failures.0 {
+                warn!("not all of the metrics can be read: {why}");
+            } else {
+                info!("all of the metrics can be read again");
+            }
+            self.failure = failures.0;
         }
-        // Whether one of them has none is what matters.
-        let (sum, of) = (&mut sum.listeners, other.listeners);
-        sum.outbound = sum.outbound.min(of.outbound);
-        sum.inbound = sum.inbound.min(of.inbound);
     }
-    tallies.push(sum);
-    tallies
+}
+
+/// The first thing that failed of one reading, in words.
+#[derive(Debug, Default)]
+struct Failures(Option<String>);
+
+impl Failures {
+    fn unless<T>(&mut self, read: crate::error::Result<T>) -> Option<T> {
+        read.map_err(|error| self.0.get_or_insert_with(|| error.to_string()))
+            .ok()
+    }
 }
 
 fn verdicts(encoder: &mut DescriptorEncoder<'_>, tallies: &[Tally]) -> Result<(), fmt::Error> {
@@ -176,10 +206,10 @@ fn policies(encoder: &mut DescriptorEncoder<'_>, mut lists: Vec<Lists>) -> Resul
 }
 
 /// Left out where the kernel does not count it: `sysctl kernel.bpf_stats_enabled=1` has it do so.
-fn runs(encoder: &mut DescriptorEncoder<'_>, view: &View) -> Result<(), fmt::Error> {
-    let Ok(runs) = view.program_runs() else {
-        return Ok(());
-    };
+fn program_runs(
+    encoder: &mut DescriptorEncoder<'_>,
+    runs: &BTreeMap<&'static str, ProgramRuns>,
+) -> Result<(), fmt::Error> {
     if runs.is_empty() {
         return Ok(());
     }
@@ -187,7 +217,7 @@ fn runs(encoder: &mut DescriptorEncoder<'_>, view: &View) -> Result<(), fmt::Err
         let help = "How often a BPF program has run, while the kernel counted that";
         let mut metric =
             encoder.encode_descriptor("osm_bpf_runs", help, None, MetricType::Counter)?;
-        for (program, it) in &runs {
+        for (program, it) in runs {
             let labels = ProgramLabel { program };
             ConstCounter::new(it.runs).encode(metric.encode_family(&labels)?)?;
         }
@@ -195,7 +225,7 @@ fn runs(encoder: &mut DescriptorEncoder<'_>, view: &View) -> Result<(), fmt::Err
     let help = "For how long a BPF program has run, while the kernel counted that, in seconds";
     let unit = Some(&Unit::Seconds);
     let mut metric = encoder.encode_descriptor("osm_bpf_run", help, unit, MetricType::Counter)?;
-    for (program, it) in &runs {
+    for (program, it) in runs {
         let labels = ProgramLabel { program };
         #[expect(clippy::cast_precision_loss, reason = "2^53 ns are a hundred days")]
         let seconds = it.nanoseconds as f64 / 1e9;
@@ -217,39 +247,4 @@ impl PodLabels {
 
 fn whole(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ebpf::view::Listeners;
-
-    fn tally(number: usize) -> Tally {
-        Tally {
-            name: format!("default/pod-{number:04}"),
-            counters: Reason::ALL.iter().map(|reason| (*reason, 1)).collect(),
-            listeners: Listeners {
-                outbound: number % 2,
-                inbound: 1,
-            },
-        }
-    }
-
-    #[test]
-    fn pods_beyond_the_bound_are_summed_up() {
-        for (pods, others) in [(0, 0), (MAX_PODS_SHOWN, 0), (MAX_PODS_SHOWN + 3, 4)] {
-            let shown = bounded((0..pods).map(tally).collect());
-            assert_eq!(shown.len(), pods.min(MAX_PODS_SHOWN));
-            let total: u64 = shown.iter().map(|tally| tally.counters[0].1).sum();
-            assert_eq!(total, pods as u64, "nothing is lost");
-            let last = shown.last().filter(|tally| tally.name == OTHER);
-            assert_eq!(last.map_or(0, |tally| tally.counters[0].1), others);
-            let listens = last.map(|tally| tally.listeners);
-            let wanted = Listeners {
-                outbound: 0,
-                inbound: 1,
-            };
-            assert_eq!(listens, last.map(|_| wanted), "one of them has none");
-        }
-    }
 }

@@ -6,6 +6,7 @@
 
 mod kernel;
 mod process;
+mod shown;
 
 use std::{path::Path, time::Duration};
 
@@ -28,7 +29,7 @@ use super::{
 use kernel::OfTheKernel;
 use process::OfTheProcess;
 
-pub use kernel::{MAX_PODS_SHOWN, OTHER};
+pub use shown::{MAX_PODS_SHOWN, OTHER};
 
 /// How [`Metrics::text`] is to be announced over HTTP.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -202,8 +203,7 @@ impl Metrics {
     #[must_use]
     pub fn of_node(state_dir: &Path) -> Self {
         let mut metrics = Self::new();
-        let state_dir = state_dir.into();
-        let collector = OfTheKernel { state_dir };
+        let collector = OfTheKernel::new(state_dir.into());
         metrics.registry.register_collector(Box::new(collector));
         metrics
     }

@@ -161,6 +161,12 @@ impl View {
         records.tried(|| "read the map POD_RECORDS")
     }
 
+    /// Whether a record is what it was when it was read.
+    fn is_still(&self, cookie: u64, record: &PodRecord) -> Result<bool> {
+        let now = found(self.records.get(&cookie, 0)).tried(|| "read the map POD_RECORDS")?;
+        Ok(now.is_some_and(|now| now.slot() == record.slot()))
+    }
+
     fn maps_of(&self, record: &PodRecord) -> Result<&Maps, String> {
         match self.versions.get(&record.version()) {
             Some(Ok(maps)) => Ok(maps),

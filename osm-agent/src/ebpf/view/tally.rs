@@ -55,9 +55,14 @@ impl View {
         let listeners = self.listeners()?;
         let mut tallies = Vec::new();
         for (cookie, record) in self.records()? {
+            let counters = self.counted(record.slot())?;
+            // The slot may be another pod's since.
+            if !self.is_still(cookie, &record)? {
+                continue;
+            }
             tallies.push(Tally {
                 name: record.name().into(),
-                counters: self.counted(record.slot())?,
+                counters,
                 listeners: listeners.get(&cookie).copied().unwrap_or_default(),
             });
         }
@@ -65,35 +70,40 @@ impl View {
         Ok(tallies)
     }
 
-    /// How long the lists are that pods may go by.
+    /// How long the lists are that pods may go by. They are walked through only if there is one that is not
+    /// among the `known` ones.
     ///
     /// # Errors
     /// Where they can't be read.
-    pub fn lists(&self) -> Result<Vec<Lists>> {
+    pub fn lists(&self, known: &[Lists]) -> Result<Vec<Lists>> {
         let mut lists = BTreeMap::new();
-        let sizes = self.sizes()?;
         for (version, maps) in &self.versions {
             let Ok(maps) = maps else {
                 continue;
             };
             for entry in &maps.policies {
                 let (id, record) = entry.tried(|| "read the map POLICIES")?;
-                let [ranges, outbound, inbound] =
-                    sizes.get(&(*version, id)).copied().unwrap_or_default();
                 let policy = record.digest[..6].iter().map(|byte| format!("{byte:02x}"));
                 let policy = policy.collect::<String>();
-                let ports = outbound + inbound;
-                lists.insert(
-                    policy.clone(),
-                    Lists {
-                        policy,
-                        ranges,
-                        ports,
-                    },
-                );
+                let known = known.iter().find(|known| known.policy == policy);
+                let counted = match known {
+                    Some(known) => known.clone(),
+                    None => self.count((*version, id), policy)?,
+                };
+                lists.insert(counted.policy.clone(), counted);
             }
         }
         Ok(lists.into_values().collect())
+    }
+
+    fn count(&self, id: (u64, u32), policy: String) -> Result<Lists> {
+        let sizes = self.sizes()?.get(&id).copied();
+        let [ranges, outbound, inbound] = sizes.unwrap_or_default();
+        Ok(Lists {
+            policy,
+            ranges,
+            ports: outbound + inbound,
+        })
     }
 
     /// How much each program has run; nothing of those that the kernel did not count.
