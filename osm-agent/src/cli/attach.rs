@@ -205,7 +205,9 @@ pub(super) fn report(pod: &Pod, means: &str, enrolled: Enrolled) {
             "{name}: addresses or lists changed, for new connections"
         )),
         Enrolled::Repaired(what) => {
-            say(format_args!("{name}: repaired what somebody had changed"));
+            say(format_args!(
+                "{name}: repaired what somebody had changed; it goes by the lists that were given now"
+            ));
             for fault in what {
                 say(format_args!("  {fault}"));
             }

@@ -39,7 +39,7 @@ pub struct ExplainCommand {
     #[arg(long, value_name = "NAME")]
     pod: String,
     /// What is dialled; with --inbound, the pod's address and port
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address_and_port)]
     to: Option<SocketAddr>,
     /// As which user of the node it is dialled [default: one that is not the sidecar's]
     #[arg(long, value_name = "UID", conflicts_with_all = ["pid", "inbound", "connection"])]
@@ -57,7 +57,7 @@ pub struct ExplainCommand {
     #[arg(long, value_name = "NAME", requires = "inbound")]
     interface: Option<String>,
     /// What the kernel remembers of the live connections that have this address at one end
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address_and_port)]
     connection: Option<SocketAddr>,
     /// How to print it
     #[arg(long, short, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
@@ -200,16 +200,25 @@ impl ExplainCommand {
         let pods = view.and_then(|view| view.pods().ok()).unwrap_or_default();
         let names: Vec<_> = pods.iter().map(|pod| pod.name.as_str()).collect();
         let advice = if names.is_empty() {
-            "none is; `osm-agent status` shows what became of this node's pods".into()
+            "none is; `osm-agent status` shows what became of this node's pods, and --state-dir says where else to look".into()
         } else {
             format!("these are: {}", names.join(", "))
         };
         Error::input(
             format!("--pod {}", self.pod),
-            "no pod of that name is intercepted by eBPF on this node",
+            format!(
+                "no pod of that name is pinned in {}",
+                self.state.state_dir.display()
+            ),
             advice,
         )
     }
+}
+
+fn address_and_port(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "write an address and a port, such as 10.0.0.1:443 or [2001:db8::1]:443".into()
+    })
 }
 
 /// The real user of a process, which is what programs are told.

@@ -85,6 +85,10 @@ where
         Some(socket) if socket.owner.is_some() => CapabilitySet::CHOWN,
         _ => CapabilitySet::empty(),
     })?;
+    // Before anything is made: a directory that is not there is a mistake in a flag.
+    if let Source::Files { pods, .. } = &options.source {
+        source::files::check(pods)?;
+    }
     let (tell, events) = channel();
     let (status, shown) = watch::channel(Status::default());
     let (notices, words) = unbounded_channel();

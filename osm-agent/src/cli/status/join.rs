@@ -123,8 +123,12 @@ impl Join<'_> {
             _ => {}
         }
         if let Some(problem) = &status.lists_problem {
+            let stands = match &status.state {
+                State::Intercepted(_) => "its lists were refused, the last good ones are in force",
+                _ => "its lists are refused, and it is not intercepted",
+            };
             problems.push(Problem::new(
-                format!("its lists were refused, the last good ones are in force: {problem}"),
+                format!("{stands}: {problem}"),
                 "correct the pod's annotation; the agent takes it at once",
             ));
         }
@@ -137,7 +141,7 @@ impl Join<'_> {
         } else {
             format!(
                 "start the node agent, or mend it by `osm-agent attach --pod {}` with the pod's \
-                 --netns and --cgroup",
+                 --netns and --cgroup and what says its lists (--config, --annotation)",
                 view.name
             )
         };

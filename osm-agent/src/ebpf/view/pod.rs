@@ -148,6 +148,14 @@ impl View {
             Err(why) => problems.push(why),
             Ok(maps) => self.describe(maps, record, &mut view, &mut problems)?,
         }
+        // The kernel detaches a link whose namespace is gone.
+        let is_over = |problem: &String| problem.starts_with("the link inbound is detached");
+        if problems.iter().any(is_over) && view.processes().is_ok_and(|it| it.is_empty()) {
+            problems.retain(|problem| !is_over(problem));
+            problems.push(
+                "no process of it is left, and its network namespace is gone: it has ended".into(),
+            );
+        }
         view.problems = problems;
         Ok(view)
     }
@@ -278,7 +286,8 @@ impl View {
         let cgroup = Target::Cgroup(record.cgroup());
         let mut problems = Vec::new();
         let mut note = |name: &str, problem: Option<&str>| {
-            problems.extend(problem.map(|it| format!("the link {name} is {it}")));
+            let consequence = consequence(name);
+            problems.extend(problem.map(|it| format!("the link {name} is {it}{consequence}")));
         };
         for hook in &CGROUP_HOOKS {
             let path = of_cgroup.join(hook.program);
@@ -297,6 +306,16 @@ impl View {
             note(INBOUND_CODE, Some("missing"));
         }
         Ok(problems)
+    }
+}
+
+/// What becomes of connections without a link, where that is worse than that some are refused.
+fn consequence(link: &str) -> &'static str {
+    match link {
+        "connect4" => ": outbound connections over IPv4 go around the sidecar",
+        "connect6" => ": outbound connections from IPv6 sockets go around the sidecar",
+        INBOUND => ": inbound connections go around the sidecar",
+        _ => "",
     }
 }
 
