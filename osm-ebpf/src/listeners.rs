@@ -46,7 +46,7 @@ pub fn listening(operation: Operation) {
     let Some(pod) = Pod::find(cookie) else {
         return;
     };
-    if kernel::current_uid() != pod.entry.sidecar_uid() {
+    if !pod.is_caller_the_sidecar() {
         return;
     }
     let family = operation.family();

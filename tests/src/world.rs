@@ -226,6 +226,13 @@ impl Pod {
         serve(role, &self.place(APP_UID), listen)
     }
 
+    /// The same as a part of the sidecar, such as for its metrics: on ports that are for the sidecar alone.
+    #[must_use]
+    #[track_caller]
+    pub fn sidecar_server(&self, role: &str, listen: &[&str]) -> Actor {
+        serve(role, &self.place(SIDECAR_UID), listen)
+    }
+
     /// One more network interface of the pod: `10.78.<number>.2/24`, with the outside at `.1`.
     #[track_caller]
     pub fn add_interface(&self, outside: &Outside, name: &str, number: u8) {

@@ -24,6 +24,7 @@ fn listener_that_is_not_the_sidecar_s(
     let Some(mesh) = Mesh::attached_by(backend, &Lists::default()) else {
         return;
     };
+    let _ = mesh.attach_open().succeeded();
     let pod = &mesh.world.pod;
     let _squatter = pod.server("squatter", &["0.0.0.0:15001", "0.0.0.0:15003"]);
     let (mut app, mut client) = (pod.app(), mesh.world.outside.client());
@@ -33,6 +34,21 @@ fn listener_that_is_not_the_sidecar_s(
             Backend::Ebpf => assert_eq!(connection.error(), "ECONNREFUSED"),
             Backend::Legacy | Backend::Nft => assert_eq!(connection.answered_by(), "squatter"),
         }
+    }
+}
+
+#[rstest]
+fn port_of_the_sidecar_s_that_somebody_else_asks_for(
+    #[values(Backend::Ebpf, Backend::Legacy, Backend::Nft)] backend: Backend,
+) {
+    let Some(mesh) = Mesh::attached_by(backend, &Lists::default()) else {
+        return;
+    };
+    let asked = mesh.world.pod.app().listen("0.0.0.0:15001");
+    match backend {
+        Backend::Ebpf => assert_eq!(asked.error(), "EPERM"),
+        // No rule is asked about bind().
+        Backend::Legacy | Backend::Nft => assert_eq!(asked.error, None),
     }
 }
 

@@ -30,12 +30,13 @@ impl Field {
 }
 
 /// Every field, in the order of the object.
-pub const FIELDS: [Field; 8] = [
+pub const FIELDS: [Field; 9] = [
     OUTBOUND_RANGES_EXCLUDED,
     OUTBOUND_RANGES_INCLUDED,
     OUTBOUND_PORTS_EXCLUDED,
     INBOUND_PORTS_EXCLUDED,
     INTERFACES_EXCLUDED,
+    RESERVED_PORT_GUARD,
     INTERCEPTION_MODE,
     LOCAL_PROXY_MODE,
     SHORTCUT,
@@ -74,6 +75,13 @@ pub(super) const INTERFACES_EXCLUDED: Field = Field {
     takes: "a list of names of network interfaces",
     default: "[]",
     about: "Network interfaces of the pod whose traffic is not intercepted.",
+    annotation: None,
+};
+pub(super) const RESERVED_PORT_GUARD: Field = Field {
+    path: "spec.traffic.reservedPortGuard",
+    takes: "true or false",
+    default: "true",
+    about: "Whether ports 15000, 15001, 15003 and 15010 are for the sidecar alone. eBPF only.",
     annotation: None,
 };
 pub(super) const INTERCEPTION_MODE: Field = Field {

@@ -36,6 +36,8 @@ pub struct MeshConfig {
     /// `spec.sidecar.shortcut`: bytes between app and sidecar go from socket to socket, not by TCP.
     /// eBPF only.
     pub shortcut: bool,
+    /// `spec.traffic.reservedPortGuard: false`: anybody in the pod may be bound to the sidecar's ports.
+    pub open_ports: bool,
 }
 
 /// By which means traffic is intercepted.
@@ -154,7 +156,8 @@ impl MeshConfig {
                 &field::LOCAL_PROXY_MODE,
                 LocalProxyMode::from_name,
             )?,
-            shortcut: switch(&sidecar, &field::SHORTCUT)?,
+            shortcut: switch(&sidecar, &field::SHORTCUT)?.unwrap_or(false),
+            open_ports: !switch(&traffic, &field::RESERVED_PORT_GUARD)?.unwrap_or(true),
         })
     }
 }
@@ -237,11 +240,11 @@ fn interfaces(traffic: &Cursor<'_>, of: &Field) -> Result<BTreeSet<String>, Erro
     })
 }
 
-fn switch(sidecar: &Cursor<'_>, of: &Field) -> Result<bool, Error> {
-    let field = sidecar.field(of.name())?;
+fn switch(parent: &Cursor<'_>, of: &Field) -> Result<Option<bool>, Error> {
+    let field = parent.field(of.name())?;
     match field.node() {
-        None | Some(Node::Null) => Ok(false),
-        Some(Node::Bool(value)) => Ok(*value),
+        None | Some(Node::Null) => Ok(None),
+        Some(Node::Bool(value)) => Ok(Some(*value)),
         Some(_) => Err(field.unexpected(of.takes)),
     }
 }

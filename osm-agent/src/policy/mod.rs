@@ -79,7 +79,8 @@ impl Policy {
     pub fn of_pod(mesh: &MeshConfig, pod: &Lists, dual_stack: bool) -> Self {
         let policy = Self::compile_both(&mesh.lists, pod, dual_stack)
             .with_excluded_interfaces(mesh.excluded_interfaces.clone())
-            .with_shortcut(mesh.shortcut);
+            .with_shortcut(mesh.shortcut)
+            .with_open_ports(mesh.open_ports);
         match mesh.local_proxy_mode {
             LocalProxyMode::Localhost => policy,
             LocalProxyMode::PodIp => policy.with_pod_ip(),
@@ -177,6 +178,16 @@ impl Policy {
         self.flags &= !PolicyWord::SHORTCUT;
         if is_wanted {
             self.flags |= PolicyWord::SHORTCUT;
+        }
+        self
+    }
+
+    /// The same, with the sidecar's ports open to anybody, or for the sidecar alone.
+    #[must_use]
+    pub const fn with_open_ports(mut self, are_open: bool) -> Self {
+        self.flags &= !PolicyWord::OPEN_PORTS;
+        if are_open {
+            self.flags |= PolicyWord::OPEN_PORTS;
         }
         self
     }

@@ -22,6 +22,8 @@ pub struct Naive {
     pub dual_stack: bool,
     /// Whether the sidecar's calls to the local host go to the pod's address.
     pub pod_ip: bool,
+    /// Whether anybody may be bound to the sidecar's ports.
+    pub open_ports: bool,
 }
 
 impl Pod for Naive {
@@ -67,6 +69,10 @@ impl Pod for Naive {
 
     fn local_host_is_pod_address(&self) -> bool {
         self.pod_ip
+    }
+
+    fn guards_ports(&self) -> bool {
+        !self.open_ports
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use nix::ifaddrs::getifaddrs;
+use socket2::Domain;
 
 use super::plan::Network;
 
@@ -48,5 +49,14 @@ impl Network for PodNetwork {
         socket.connect((to, 9)).ok()?;
         let from = socket.local_addr().ok()?.ip();
         Some(self.interfaces.get(&from).cloned().unwrap_or_default())
+    }
+}
+
+/// The families that are intercepted.
+pub const fn families(dual: bool) -> &'static [Domain] {
+    if dual {
+        &[Domain::IPV4, Domain::IPV6]
+    } else {
+        &[Domain::IPV4]
     }
 }

@@ -14,13 +14,17 @@ use std::{
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use osm_ebpf_common::{INBOUND_PORT, OUTBOUND_PORT, SIDECAR_UID, decision::Direction};
+use osm_ebpf_common::{
+    INBOUND_PORT, OUTBOUND_PORT, SIDECAR_UID,
+    decision::{Direction, is_guarded_port},
+};
 use procfs::net::{TcpNetEntry, TcpState};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::{
-    dial::{Dialled, as_caller, become_sidecar, reset},
-    plan::{Caller, Quiet},
+    dial::{Dialled, as_sidecar, become_sidecar, reset},
+    plan::Quiet,
+    pod_network::families,
 };
 use crate::error::{Error, Result, Tried as _};
 
@@ -62,22 +66,18 @@ impl Witness {
     /// # Errors
     /// Where it can't, or somebody else than the sidecar has its ports.
     pub fn open(dual: bool, extra: &[u16]) -> Result<Self> {
-        let families: &[Domain] = if dual {
-            &[Domain::IPV4, Domain::IPV6]
-        } else {
-            &[Domain::IPV4]
-        };
+        let families = families(dual);
         let open_sidecar_s = || open_all(families, &[OUTBOUND_PORT, INBOUND_PORT]);
-        // The programs know the sidecar's listeners by who opens them.
-        let (opened, is_sidecar_s) = match as_caller(Caller::Sidecar, SIDECAR_UID, open_sidecar_s) {
-            Ok(opened) => (opened, true),
-            Err(_) => (open_sidecar_s(), false),
-        };
+        let (opened, is_sidecar_s) = as_sidecar(open_sidecar_s);
         let (mut sockets, sidecar_listens) = match opened {
             Ok(sockets) => (sockets, false),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 check_whose(SIDECAR_UID)?;
                 (Vec::new(), true)
+            }
+            // They are for the sidecar alone: nothing can be proven by listening there.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !is_sidecar_s => {
+                (Vec::new(), false)
             }
             Err(error) => return Err(error).tried(|| "listen on the sidecar's ports"),
         };
@@ -85,8 +85,15 @@ impl Witness {
         let port = quiet.first().map_or(0, |(port, _)| *port);
         sockets.extend(quiet);
         for port in extra {
-            // An application that has it already is no error.
-            sockets.extend(open_all(families, &[*port]).unwrap_or_default());
+            // An application that has it already is no error. Some are for the sidecar alone.
+            let open = || open_all(families, &[*port]);
+            let is_guarded = is_guarded_port(*port);
+            let opened = if is_guarded {
+                as_sidecar(open).0
+            } else {
+                open()
+            };
+            sockets.extend(opened.unwrap_or_default());
         }
         Ok(Self {
             own: Listeners::start(sockets, is_sidecar_s),
@@ -105,11 +112,7 @@ impl Witness {
     /// Where it can't, or somebody else than the sidecar has the sidecar's ports.
     pub fn watch(dual: bool, sidecar: u32) -> Result<Self> {
         check_whose(sidecar)?;
-        let families: &[Domain] = if dual {
-            &[Domain::IPV4, Domain::IPV6]
-        } else {
-            &[Domain::IPV4]
-        };
+        let families = families(dual);
         let quiet = open_quiet(families).tried(|| "listen on a port of the pod")?;
         let port = quiet.first().map_or(0, |(port, _)| *port);
         Ok(Self {

@@ -29,6 +29,8 @@ impl PolicyWord {
     pub const INCLUSION_V6: u32 = 1 << 7;
     /// Bytes between app and sidecar are handed over from socket to socket.
     pub const SHORTCUT: u32 = 1 << 8;
+    /// Anybody may be bound to the sidecar's ports.
+    pub const OPEN_PORTS: u32 = 1 << 9;
 
     /// A policy word from an id and flags.
     #[must_use]

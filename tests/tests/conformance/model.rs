@@ -18,6 +18,7 @@ pub fn decide(policy: &Policy, connection: &Connection) -> Landing {
         own_addresses: own().map(Address::from).to_vec(),
         dual_stack: policy.dual,
         pod_ip: policy.pod_ip,
+        ..Naive::default()
     };
     let destination = Address::from(connection.to.ip());
     let port = connection.to.port();

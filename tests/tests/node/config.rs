@@ -60,6 +60,29 @@ fn bad_mesh_config_leaves_the_last_good_lists_in_force() {
 }
 
 #[test]
+fn guard_of_the_sidecar_s_ports_is_switched_under_running_pods() {
+    let (Some(world), Some(mut node)) = (World::new(), Node::new()) else {
+        return;
+    };
+    let mut app = world.pod.app();
+    node.mesh("{traffic: {outboundPortExclusionList: [5432]}}");
+    node.add_pod(&world.pod, &[]);
+    node.start();
+    node.wait_intercepted(&world.pod);
+    assert_eq!(app.listen("0.0.0.0:15001").error(), "EPERM");
+    for (guard, error) in [("false", None), ("true", Some("EPERM"))] {
+        node.mesh(&format!("{{traffic: {{reservedPortGuard: {guard}}}}}"));
+        node.wait("the guard is switched", |_| {
+            let listener = app.listen("0.0.0.0:15001");
+            if listener.error.is_none() {
+                app.close(listener.id);
+            }
+            listener.error.as_deref() == error
+        });
+    }
+}
+
+#[test]
 fn bad_annotation_leaves_the_last_good_lists_in_force_and_new_pods_to_the_mesh_s() {
     let (Some(world), Some(mut node)) = (World::new(), Node::new()) else {
         return;

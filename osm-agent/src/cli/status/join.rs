@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use osm_ebpf_common::{INBOUND_PORT, OUTBOUND_PORT};
+use osm_ebpf_common::{GUARDED_PORTS, INBOUND_PORT, OUTBOUND_PORT, reason::Reason};
 
 use super::report::{Kernel, Mode, PodReport, Problem};
 use crate::{
@@ -67,6 +67,7 @@ impl Join<'_> {
         if let Some(view) = &view {
             self.seen(view, status.is_some(), &mut problems);
         }
+        let warnings = view.as_ref().map(warnings).unwrap_or_default();
         let name = match (&view, &status) {
             (Some(view), _) if view.name.is_empty() => format!("netns-{}", view.netns_cookie),
             (Some(view), _) => view.name.clone(),
@@ -80,6 +81,7 @@ impl Join<'_> {
             detail: status.as_ref().and_then(detail),
             lists_problem: status.and_then(|it| it.lists_problem).map(|it| plain(&it)),
             problems,
+            warnings,
             kernel: view.map(Kernel::from).unwrap_or_default(),
         }
     }
@@ -182,6 +184,29 @@ fn deaf(view: &PodView, uid: u32, problems: &mut Vec<Problem>) {
     }
 }
 
+/// What its processes do that they should not, and what is kept from them.
+fn warnings(view: &PodView) -> Vec<Problem> {
+    let mut warnings = Vec::new();
+    let refused = view.count(Reason::RefuseReservedPortBind);
+    if refused > 0 {
+        let [rest @ .., last] = GUARDED_PORTS.map(|port| port.to_string());
+        warnings.push(Problem::new(
+            format!(
+                "a process that is not the sidecar's asked for one of its ports ({} or {last}); \
+                 refused so far: {refused}",
+                rest.join(", ")
+            ),
+            format!(
+                "see who by `osm-agent monitor --pod {} --reason {}`, and have it use another port; \
+                 spec.traffic.reservedPortGuard switches this off",
+                view.name,
+                Reason::RefuseReservedPortBind.name()
+            ),
+        ));
+    }
+    warnings
+}
+
 /// A pod of which no more than its links is left.
 fn unrecorded(cookie: u64) -> PodReport {
     PodReport {
@@ -193,6 +218,7 @@ fn unrecorded(cookie: u64) -> PodReport {
             "its links are pinned, and its record in the map POD_RECORDS is missing: it stays intercepted, and nothing of it can be read",
             "remove all of it by `osm-agent cleanup` and start the node agent: it intercepts the pods anew",
         )],
+        warnings: Vec::new(),
         lists_problem: None,
         kernel: Kernel {
             netns_cookie: Some(cookie),

@@ -32,11 +32,12 @@ connections.
 
 JSON and YAML: version (1), agent {url, is_running, detail, is_synced, mesh_problem}, state_dir,
 problems [{what, todo}] and pods. Each pod: name, mode (ebpf, iptables, none, unknown), state (of
-the agent: intercepted, waiting, failed, refused), detail, problems, lists_problem; where it is
-pinned also policy {id, digest, ranges, outbound_ports, inbound_ports, interfaces, dual_stack,
-pod_ip, shortcut}, listeners {outbound, inbound}, connections {redirected, passed, refused},
-counters {REASON: number}, handshakes, programs {version, is_this_version}, sidecar_uid,
-addresses, netns_cookie, cgroup, cgroup_path. Names do not change; new ones may come.
+the agent: intercepted, waiting, failed, refused), detail, problems, warnings [{what, todo}],
+lists_problem; where it is pinned also policy {id, digest, ranges, outbound_ports, inbound_ports,
+interfaces, dual_stack, pod_ip, shortcut, reserved_port_guard}, listeners {outbound, inbound},
+connections {redirected, passed, refused}, counters {REASON: number}, handshakes, programs {version,
+is_this_version}, sidecar_uid, addresses, netns_cookie, cgroup, cgroup_path. Names do not change;
+new ones may come.
 
 Exit status: 0 if it can be told how the pods are, 1 if not, or on problems with --fail-on-problems.
 

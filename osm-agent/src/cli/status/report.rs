@@ -58,6 +58,8 @@ pub struct PodReport {
     pub state: Option<&'static str>,
     pub detail: Option<String>,
     pub problems: Vec<Problem>,
+    /// What is right and not as it should be: it is intercepted all the same.
+    pub warnings: Vec<Problem>,
     /// Why the last good lists are in force and not those that are written.
     pub lists_problem: Option<String>,
     #[serde(flatten)]

@@ -170,4 +170,8 @@ impl decision::Pod for Asked<'_> {
     fn local_host_is_pod_address(&self) -> bool {
         self.policy.has(PolicyWord::POD_IP)
     }
+
+    fn guards_ports(&self) -> bool {
+        !self.policy.has(PolicyWord::OPEN_PORTS)
+    }
 }

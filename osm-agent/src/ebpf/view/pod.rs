@@ -18,7 +18,7 @@ use super::View;
 use crate::{
     ebpf::{
         found,
-        hooks::{CGROUP_HOOKS, INBOUND, INBOUND_CODE},
+        hooks::{CGROUP_HOOKS, INBOUND, INBOUND_CODE, is_known_to},
         layout::file_name,
         links::condition,
         maps::{Maps, open_pin},
@@ -67,6 +67,10 @@ pub struct PodView {
 
 /// The policy in force for a pod.
 #[derive(Clone, Debug, Serialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "one for each setting that is on or off"
+)]
 pub struct PolicyView {
     /// Its number; 0 for one without lists.
     pub id: u32,
@@ -78,6 +82,8 @@ pub struct PolicyView {
     pub pod_ip: bool,
     /// Whether connections take the loopback shortcut.
     pub shortcut: bool,
+    /// Whether the sidecar's ports are for the sidecar alone.
+    pub reserved_port_guard: bool,
     /// How many ranges there are, exclusions and inclusions.
     pub ranges: usize,
     /// How many excluded outbound ports.
@@ -101,6 +107,13 @@ pub struct Listeners {
 pub(super) type Sizes = HashMap<(u64, u32), [usize; 3]>;
 
 impl PodView {
+    /// How many connections there were of one reason.
+    #[must_use]
+    pub fn count(&self, reason: Reason) -> u64 {
+        let found = self.counters.iter().find(|(it, _)| *it == reason);
+        found.map_or(0, |(_, count)| *count)
+    }
+
     /// The processes of the pod; none where its cgroup is gone.
     ///
     /// # Errors
@@ -208,6 +221,7 @@ impl View {
             dual_stack: word.has(PolicyWord::DUAL_STACK),
             pod_ip: word.has(PolicyWord::POD_IP),
             shortcut: word.has(PolicyWord::SHORTCUT),
+            reserved_port_guard: !word.has(PolicyWord::OPEN_PORTS),
             ranges,
             outbound_ports,
             inbound_ports,
@@ -280,7 +294,11 @@ impl View {
         let mut note = |name: &str, problem: Option<&str>| {
             problems.extend(problem.map(|it| format!("the link {name} is {it}")));
         };
+        let is_here = record.version() == objects::version();
         for hook in &CGROUP_HOOKS {
+            if !is_here && !is_known_to(&programs, hook.program) {
+                continue;
+            }
             let path = of_cgroup.join(hook.program);
             let wanted = program_id(&programs.join(hook.program));
             // A version whose pins are lost can't say which program it has to be.
