@@ -10,6 +10,7 @@ use crate::{
     connect::Outcome,
     events,
     kernel::{self, SocketAddress},
+    listeners::direction_of,
     pod::Pod,
 };
 
@@ -28,6 +29,10 @@ pub fn bind(ctx: SocketAddress, family: Family) -> Outcome {
         port,
         by_sidecar: pod.is_caller_the_sidecar(),
     };
+    // Always: how the sidecar is known may change before it listens.
+    if asked.by_sidecar {
+        mark_listener(ctx, port);
+    }
     let Some(reason) = decision::bind(&pod, &asked) else {
         return Outcome::Proceed;
     };
@@ -38,4 +43,14 @@ pub fn bind(ctx: SocketAddress, family: Family) -> Outcome {
     let ends = || Ends::inbound(ctx.address(family), port);
     events::report(&pod, reason, ends, kernel::current_caller);
     Outcome::Refuse
+}
+
+/// Without memory for it, the socket is not known as the sidecar's: refused, never somebody else's.
+#[inline(always)]
+fn mark_listener(ctx: SocketAddress, port: u16) {
+    if direction_of(port).is_some()
+        && let Some(socket) = ctx.socket()
+    {
+        socket.mark_bound_by_sidecar();
+    }
 }

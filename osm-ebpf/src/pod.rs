@@ -42,11 +42,20 @@ impl Pod {
         Some(Self { entry, policy })
     }
 
-    /// Whether the process that runs the program is the sidecar's.
+    /// Whether the process that runs the program is the sidecar's. For programs of connect() and bind().
     #[inline(always)]
     #[must_use]
     pub fn is_caller_the_sidecar(&self) -> bool {
-        kernel::current_uid() == self.entry.sidecar_uid()
+        let user = kernel::current_uid();
+        self.entry
+            .is_sidecar(self.policy, user, kernel::current_cgroup)
+    }
+
+    /// Whether the sidecar is told from others of its user.
+    #[inline(always)]
+    #[must_use]
+    pub const fn goes_by_cgroup(&self) -> bool {
+        self.entry.goes_by_cgroup(self.policy)
     }
 
     /// Whether its connections to and from the sidecar take the loopback shortcut.

@@ -197,6 +197,18 @@ impl Pod {
         self.client(SIDECAR_UID)
     }
 
+    /// A client with the sidecar's UID in the application's container.
+    #[must_use]
+    #[track_caller]
+    pub fn stranger(&self) -> Client {
+        let place = Place {
+            netns: &self.netns,
+            cgroup: Some(&self.app_cgroup),
+            uid: Some(SIDECAR_UID),
+        };
+        Client::start("stranger", &place)
+    }
+
     /// A client with any UID.
     #[must_use]
     #[track_caller]

@@ -53,6 +53,35 @@ fn port_of_the_sidecar_s_that_somebody_else_asks_for(
 }
 
 #[rstest]
+fn application_of_the_sidecar_s_user_where_the_sidecar_is_known_by_its_cgroup(
+    #[values(Backend::Ebpf, Backend::Legacy, Backend::Nft)] backend: Backend,
+) {
+    let Some(mesh) = Mesh::by(backend) else {
+        return;
+    };
+    let config = "apiVersion: config.openservicemesh.io/v1alpha2\nkind: MeshConfig\n\
+                  spec: {sidecar: {identity: uid-and-cgroup}}\n";
+    let pod = &mesh.world.pod;
+    let attach = mesh.attach_without_lists().config(config);
+    let _ = attach
+        .option("--sidecar-cgroup", pod.sidecar_cgroup().path())
+        .run()
+        .succeeded();
+    let mut sidecar = pod.sidecar();
+    let _remote = mesh.world.outside.server("remote", &[REMOTE]);
+    let connection = pod.stranger().connect(REMOTE);
+    match backend {
+        Backend::Ebpf => {
+            mesh::expect_outbound(&mut sidecar, &connection, REMOTE, pod.ip4());
+        }
+        // The owner match knows users only.
+        Backend::Legacy | Backend::Nft => {
+            mesh::expect_direct(&mut sidecar, &connection, "remote");
+        }
+    }
+}
+
+#[rstest]
 fn own_address_of_an_inbound_connection_at_the_sidecar(
     #[values(Backend::Ebpf, Backend::Legacy, Backend::Nft)] backend: Backend,
 ) {

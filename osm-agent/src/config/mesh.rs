@@ -38,6 +38,40 @@ pub struct MeshConfig {
     pub shortcut: bool,
     /// `spec.traffic.reservedPortGuard: false`: anybody in the pod may be bound to the sidecar's ports.
     pub open_ports: bool,
+    /// `spec.sidecar.identity`.
+    pub sidecar_identity: SidecarIdentity,
+}
+
+/// By what the sidecar is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SidecarIdentity {
+    /// By its user.
+    #[default]
+    Uid,
+    /// By its user and the cgroup of its container, where that is known. eBPF only.
+    UidAndCgroup,
+}
+
+impl SidecarIdentity {
+    /// Every one.
+    pub const ALL: [Self; 2] = [Self::Uid, Self::UidAndCgroup];
+
+    /// The name in configuration and output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Uid => "uid",
+            Self::UidAndCgroup => "uid-and-cgroup",
+        }
+    }
+
+    /// The identity of that name, which is written just so.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|identity| identity.name() == name)
+    }
 }
 
 /// By which means traffic is intercepted.
@@ -157,6 +191,11 @@ impl MeshConfig {
                 LocalProxyMode::from_name,
             )?,
             shortcut: switch(&sidecar, &field::SHORTCUT)?.unwrap_or(false),
+            sidecar_identity: mode(
+                &sidecar,
+                &field::SIDECAR_IDENTITY,
+                SidecarIdentity::from_name,
+            )?,
             open_ports: !switch(&traffic, &field::RESERVED_PORT_GUARD)?.unwrap_or(true),
         })
     }

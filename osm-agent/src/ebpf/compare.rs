@@ -6,7 +6,10 @@ use std::{
     os::fd::AsFd as _,
 };
 
-use osm_ebpf_common::{decision::Direction, maps::PodRecord};
+use osm_ebpf_common::{
+    decision::Direction,
+    maps::{MAX_PODS, PodRecord, PolicyWord},
+};
 
 use super::{
     Ebpf,
@@ -249,7 +252,8 @@ impl Ebpf {
         if unheard.is_empty() {
             return Ok(());
         }
-        let present = listeners::directions(pod)?;
+        let word = self.maps.policy(record.slot().min(MAX_PODS - 1))?;
+        let present = listeners::directions(pod, word.has(PolicyWord::SIDECAR_CGROUP))?;
         for direction in unheard {
             if present.contains(&direction) {
                 let which = match direction {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use nix::ifaddrs::getifaddrs;
+use procfs::net::TcpNetEntry;
 use socket2::Domain;
 
 use super::plan::Network;
@@ -59,4 +60,11 @@ pub const fn families(dual: bool) -> &'static [Domain] {
     } else {
         &[Domain::IPV4]
     }
+}
+
+/// The TCP sockets of the network namespace.
+pub fn sockets() -> Vec<TcpNetEntry> {
+    let mut all = procfs::net::tcp().unwrap_or_default();
+    all.extend(procfs::net::tcp6().unwrap_or_default());
+    all
 }

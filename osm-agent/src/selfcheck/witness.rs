@@ -24,7 +24,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use super::{
     dial::{Dialled, as_sidecar, become_sidecar, reset},
     plan::Quiet,
-    pod_network::families,
+    pod_network::{families, sockets},
 };
 use crate::error::{Error, Result, Tried as _};
 
@@ -45,6 +45,7 @@ pub struct Arrival {
 
 /// Sees connections arrive.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each question")]
 pub struct Witness {
     own: Listeners,
     /// Whether the sidecar's ports are not our own.
@@ -53,6 +54,8 @@ pub struct Witness {
     pub is_sidecar_s: bool,
     /// The sidecar's user, as this process numbers it.
     pub sidecar: u32,
+    /// Whether this process is nowhere the sidecar, whichever user it is.
+    pub is_elsewhere: bool,
     /// Whether the pod is in use: what is the sidecar's is never taken.
     is_live: bool,
     /// The port that is nobody else's.
@@ -100,6 +103,7 @@ impl Witness {
             sidecar_listens,
             is_sidecar_s: is_sidecar_s || sidecar_listens,
             sidecar: SIDECAR_UID,
+            is_elsewhere: false,
             is_live: false,
             quiet: Quiet(port),
         })
@@ -120,6 +124,7 @@ impl Witness {
             sidecar_listens: true,
             is_sidecar_s: true,
             sidecar,
+            is_elsewhere: false,
             is_live: true,
             quiet: Quiet(port),
         })
@@ -385,12 +390,6 @@ fn check_whose(sidecar: u32) -> Result<()> {
              another one"
         ),
     })
-}
-
-fn sockets() -> Vec<TcpNetEntry> {
-    let mut all = procfs::net::tcp().unwrap_or_default();
-    all.extend(procfs::net::tcp6().unwrap_or_default());
-    all
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {

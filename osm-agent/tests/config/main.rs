@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt::Write as _, fs, path::PathBuf};
 
 use osm_agent::config::{
-    ANNOTATIONS, InterceptionMode, Lists, LocalProxyMode, MAX_SIZE, MeshConfig,
+    ANNOTATIONS, InterceptionMode, Lists, LocalProxyMode, MAX_SIZE, MeshConfig, SidecarIdentity,
 };
 use rstest::rstest;
 
@@ -63,6 +63,7 @@ metadata:
 spec:
   certificate: {serviceCertValidityDuration: 24h}
   sidecar:
+    identity: uid-and-cgroup
     localProxyMode: PodIP
     logLevel: error
     shortcut: true
@@ -95,6 +96,7 @@ status: null
             local_proxy_mode: LocalProxyMode::PodIp,
             shortcut: true,
             open_ports: true,
+            sidecar_identity: SidecarIdentity::UidAndCgroup,
         }
     );
 }
@@ -254,6 +256,10 @@ fn interface_is_taken_if_the_kernel_would(#[case] item: &str, #[case] refused: O
 #[case::shortcut(
     "{sidecar: {shortcut: yes}}",
     "spec.sidecar.shortcut is \"yes\"; expected true or false"
+)]
+#[case::identity(
+    "{sidecar: {identity: cgroup}}",
+    "spec.sidecar.identity is \"cgroup\"; expected uid or uid-and-cgroup"
 )]
 #[case::guard(
     "{traffic: {reservedPortGuard: off}}",

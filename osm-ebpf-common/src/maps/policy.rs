@@ -31,6 +31,8 @@ impl PolicyWord {
     pub const SHORTCUT: u32 = 1 << 8;
     /// Anybody may be bound to the sidecar's ports.
     pub const OPEN_PORTS: u32 = 1 << 9;
+    /// Who runs as the sidecar's user is the sidecar in the sidecar's cgroup only.
+    pub const SIDECAR_CGROUP: u32 = 1 << 10;
 
     /// A policy word from an id and flags.
     #[must_use]

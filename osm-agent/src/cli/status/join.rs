@@ -5,9 +5,13 @@ use std::{
     path::Path,
 };
 
-use osm_ebpf_common::{GUARDED_PORTS, INBOUND_PORT, OUTBOUND_PORT, reason::Reason};
+use osm_ebpf_common::{INBOUND_PORT, OUTBOUND_PORT};
 
-use super::report::{Kernel, Mode, PodReport, Problem};
+use super::{
+    report::{Kernel, Mode, PodReport, Problem},
+    users::Users,
+    warnings::warnings,
+};
 use crate::{
     cli::out::plain,
     daemon::status::{Means, PodStatus, State},
@@ -21,6 +25,8 @@ pub struct Pinned {
     pub pods: Vec<PodView>,
     /// The cookies of those that have links only.
     pub unrecorded: Vec<u64>,
+    /// By cookie, who runs as the sidecar's user.
+    pub users: BTreeMap<u64, Users>,
 }
 
 /// By what pods are joined.
@@ -51,15 +57,20 @@ impl Join<'_> {
         for view in pinned.pods {
             known.insert(view.name.clone());
             let status = said_of.remove(&view.name);
-            pods.push(self.pod(Some(view), status));
+            pods.push(self.pod(Some(view), status, &pinned.users));
         }
         pods.extend(pinned.unrecorded.into_iter().map(unrecorded));
         let rest = said_of.into_values().chain(twice);
-        pods.extend(rest.map(|status| self.pod(None, Some(status))));
+        pods.extend(rest.map(|status| self.pod(None, Some(status), &pinned.users)));
         pods
     }
 
-    fn pod(&self, view: Option<PodView>, status: Option<PodStatus>) -> PodReport {
+    fn pod(
+        &self,
+        view: Option<PodView>,
+        status: Option<PodStatus>,
+        users: &BTreeMap<u64, Users>,
+    ) -> PodReport {
         let mut problems = Vec::new();
         if let Some(status) = &status {
             self.said(status, view.is_some(), &mut problems);
@@ -67,7 +78,11 @@ impl Join<'_> {
         if let Some(view) = &view {
             self.seen(view, status.is_some(), &mut problems);
         }
-        let warnings = view.as_ref().map(warnings).unwrap_or_default();
+        let users = view.as_ref().and_then(|view| users.get(&view.netns_cookie));
+        let warnings = match (&view, users) {
+            (Some(view), Some(users)) => warnings(view, users),
+            _ => Vec::new(),
+        };
         let name = match (&view, &status) {
             (Some(view), _) if view.name.is_empty() => format!("netns-{}", view.netns_cookie),
             (Some(view), _) => view.name.clone(),
@@ -182,29 +197,6 @@ fn deaf(view: &PodView, uid: u32, problems: &mut Vec<Problem>) {
             ));
         }
     }
-}
-
-/// What its processes do that they should not, and what is kept from them.
-fn warnings(view: &PodView) -> Vec<Problem> {
-    let mut warnings = Vec::new();
-    let refused = view.count(Reason::RefuseReservedPortBind);
-    if refused > 0 {
-        let [rest @ .., last] = GUARDED_PORTS.map(|port| port.to_string());
-        warnings.push(Problem::new(
-            format!(
-                "a process that is not the sidecar's asked for one of its ports ({} or {last}); \
-                 refused so far: {refused}",
-                rest.join(", ")
-            ),
-            format!(
-                "see who by `osm-agent monitor --pod {} --reason {}`, and have it use another port; \
-                 spec.traffic.reservedPortGuard switches this off",
-                view.name,
-                Reason::RefuseReservedPortBind.name()
-            ),
-        ));
-    }
-    warnings
 }
 
 /// A pod of which no more than its links is left.

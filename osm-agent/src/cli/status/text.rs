@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::report::{Connections, Kernel, Listens, PodReport, Problem, Report};
 use crate::{
     cli::style::{WIDTH, bad, columns, faint, good, heading, short, shortened},
+    config::SidecarIdentity,
     ebpf::view::PolicyView,
 };
 
@@ -236,6 +237,10 @@ fn of_policy(policy: &PolicyView) -> Vec<(&'static str, String)> {
             "localhost of the sidecar is the pod's address",
         ),
         (policy.shortcut, "loopback shortcut"),
+        (
+            policy.sidecar_identity == SidecarIdentity::UidAndCgroup.name(),
+            "the sidecar known by its cgroup",
+        ),
         (
             !policy.reserved_port_guard,
             "the sidecar's ports open to anybody",

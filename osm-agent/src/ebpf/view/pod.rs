@@ -16,6 +16,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
 use super::View;
 use crate::{
+    config::SidecarIdentity,
     ebpf::{
         found,
         hooks::{CGROUP_HOOKS, INBOUND, INBOUND_CODE, is_known_to},
@@ -50,6 +51,8 @@ pub struct PodView {
     /// The sidecar's user, as the initial user namespace numbers it; none where the programs don't know
     /// the pod.
     pub sidecar_uid: Option<u32>,
+    /// The kernel's number of the sidecar's cgroup; none where that is not known.
+    pub sidecar_cgroup: Option<u64>,
     /// The pod's own addresses.
     pub addresses: Vec<IpAddr>,
     /// What it goes by; none where that can't be read.
@@ -84,6 +87,8 @@ pub struct PolicyView {
     pub shortcut: bool,
     /// Whether the sidecar's ports are for the sidecar alone.
     pub reserved_port_guard: bool,
+    /// By what the sidecar is to be known: `uid` or `uid-and-cgroup`.
+    pub sidecar_identity: &'static str,
     /// How many ranges there are, exclusions and inclusions.
     pub ranges: usize,
     /// How many excluded outbound ports.
@@ -107,6 +112,14 @@ pub struct Listeners {
 pub(super) type Sizes = HashMap<(u64, u32), [usize; 3]>;
 
 impl PodView {
+    /// Whether the sidecar is told from others of its user by its cgroup.
+    #[must_use]
+    pub fn goes_by_cgroup(&self) -> bool {
+        let asks =
+            |policy: &PolicyView| policy.sidecar_identity == SidecarIdentity::UidAndCgroup.name();
+        self.sidecar_cgroup.is_some() && self.policy.as_ref().is_some_and(asks)
+    }
+
     /// How many connections there were of one reason.
     #[must_use]
     pub fn count(&self, reason: Reason) -> u64 {
@@ -150,6 +163,7 @@ impl View {
             version: file_name(record.version()),
             is_this_version: record.version() == objects::version(),
             sidecar_uid: None,
+            sidecar_cgroup: None,
             addresses: Vec::new(),
             policy: None,
             listeners: Listeners::default(),
@@ -181,6 +195,7 @@ impl View {
             return Ok(());
         };
         view.sidecar_uid = Some(entry.sidecar_uid());
+        view.sidecar_cgroup = entry.sidecar_cgroup();
         let own = [entry.address_v4(), entry.address_v6()];
         let own = own.into_iter().filter(|it| !it.is_unspecified());
         view.addresses = own.map(IpAddr::from).collect();
@@ -221,6 +236,7 @@ impl View {
             dual_stack: word.has(PolicyWord::DUAL_STACK),
             pod_ip: word.has(PolicyWord::POD_IP),
             shortcut: word.has(PolicyWord::SHORTCUT),
+            sidecar_identity: identity(word).name(),
             reserved_port_guard: !word.has(PolicyWord::OPEN_PORTS),
             ranges,
             outbound_ports,
@@ -315,6 +331,14 @@ impl View {
             note(INBOUND_CODE, Some("missing"));
         }
         Ok(problems)
+    }
+}
+
+const fn identity(word: PolicyWord) -> SidecarIdentity {
+    if word.has(PolicyWord::SIDECAR_CGROUP) {
+        SidecarIdentity::UidAndCgroup
+    } else {
+        SidecarIdentity::Uid
     }
 }
 
