@@ -11,11 +11,13 @@ mod dist;
 mod docs;
 mod envoy;
 mod kubernetes;
+mod long;
 mod privilege;
 mod progress;
 mod setup;
 mod shortcut;
 mod signals;
+mod soak;
 mod test;
 mod workspace;
 
@@ -56,6 +58,8 @@ enum Verb {
     Conformance(conformance::Args),
     /// Random traffic over the loopback shortcut, checked byte by byte; needs root.
     Shortcut(shortcut::Args),
+    /// Everything that may happen on a node, at random and under load, each connection checked; needs root.
+    Soak(soak::Args),
     /// Measure what interception costs, against iptables and against none; needs root.
     Bench(bench::Args),
     /// Run the agent against a real Kubernetes API server, built the first time; needs root.
@@ -86,6 +90,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Test(args) => test::run(&workspace, args),
         Verb::Conformance(args) => conformance::run(&workspace, args),
         Verb::Shortcut(args) => shortcut::run(&workspace, args),
+        Verb::Soak(args) => soak::run(&workspace, args),
         Verb::Bench(args) => bench::run(&workspace, args),
         Verb::E2eKubernetes(args) => kubernetes::run(&workspace, args),
         Verb::Demo(args) => demo::run(&workspace, args),
