@@ -10,7 +10,7 @@ use osm_ebpf_common::{
 };
 
 use crate::{
-    kernel::{self, Listener, Lookup, Operation},
+    kernel::{self, Listener, Lookup, Operation, Socket},
     pod::Pod,
 };
 
@@ -77,9 +77,7 @@ pub fn listening(operation: Operation) {
 #[inline(always)]
 fn is_the_sidecar_s(operation: Operation, pod: &Pod) -> bool {
     if pod.goes_by_cgroup() {
-        return operation
-            .socket()
-            .is_some_and(|socket| socket.is_bound_by_sidecar());
+        return operation.socket().is_some_and(Socket::is_bound_by_sidecar);
     }
     kernel::current_uid() == pod.entry.sidecar_uid()
 }
