@@ -10,7 +10,7 @@ use osm_ebpf_common::{
 };
 
 use crate::{
-    kernel::{self, Listener, Lookup, Operation},
+    kernel::{self, Listener, Lookup, Operation, Socket},
     pod::Pod,
 };
 
@@ -46,7 +46,7 @@ pub fn listening(operation: Operation) {
     let Some(pod) = Pod::find(cookie) else {
         return;
     };
-    if kernel::current_uid() != pod.entry.sidecar_uid() {
+    if !is_the_sidecar_s(operation, &pod) {
         return;
     }
     let family = operation.family();
@@ -70,6 +70,16 @@ pub fn listening(operation: Operation) {
             operation.local_port()
         );
     }
+}
+
+/// Whether the sidecar listens. Programs of this kind may not ask for the caller's cgroup: where that counts,
+/// bind() has asked.
+#[inline(always)]
+fn is_the_sidecar_s(operation: Operation, pod: &Pod) -> bool {
+    if pod.goes_by_cgroup() {
+        return operation.socket().is_some_and(Socket::is_bound_by_sidecar);
+    }
+    kernel::current_uid() == pod.entry.sidecar_uid()
 }
 
 /// Where a connection made in the pod is sent to reach the sidecar: an IPv4 one to the

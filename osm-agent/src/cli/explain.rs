@@ -19,6 +19,7 @@ use crate::{
         explain,
     },
     netlink,
+    pod::{cgroup_of_process, cgroup_root},
 };
 
 /// Decides on a connection as the programs do, over the pod's lists as they are in the kernel, and says
@@ -115,6 +116,7 @@ impl ExplainCommand {
                     Some(pid) => Some(user_of(pid, pod)?),
                     None => self.uid,
                 },
+                cgroup: self.pid.map(cgroup_of).transpose()?,
             }),
         }
     }
@@ -233,6 +235,11 @@ fn user_of(pid: i32, pod: &PodView) -> Result<u32> {
     }
     let status = Process::new(pid).and_then(|process| process.status());
     Ok(status.tried(|| format!("read /proc/{pid}/status"))?.ruid)
+}
+
+fn cgroup_of(pid: i32) -> Result<u64> {
+    let id = cgroup_of_process(pid, &cgroup_root()?);
+    id.tried(|| format!("find the cgroup of process {pid}"))
 }
 
 fn ends_text(ends: &[End]) -> String {

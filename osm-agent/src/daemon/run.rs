@@ -245,6 +245,7 @@ fn control(options: &Options, wires: Wires) -> Result<impl FnOnce() -> Result<()
             has_source: !matches!(options.source, Source::Requests { .. }),
         },
         Outlets::new(wires.status, wires.notices, wires.metrics, wires.heartbeat),
+        wires.tell,
     )?;
     let events = wires.events;
     Ok(move || {

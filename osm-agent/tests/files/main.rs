@@ -48,6 +48,7 @@ fn spec(name: &str, ports: &str) -> PodSpec {
         annotations: BTreeMap::from([(PORTS.to_owned(), ports.to_owned())]),
         netns: Some(format!("/run/netns/{name}").into()),
         cgroup: Some(format!("test/{name}").into()),
+        sidecar: None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use crate::{
     config::{ANNOTATIONS, Cursor, Error, Node, unknown_list_annotations},
-    daemon::source::{Membership, PodSpec},
+    daemon::source::{Membership, PodSpec, SidecarPlace},
     pod::check_name,
 };
 
@@ -13,6 +13,9 @@ const INJECTION: &str = "openservicemesh.io/sidecar-injection";
 
 /// What is expected of a value that is a YAML or JSON string.
 const TEXT: &str = "text, in quotes";
+
+/// What is expected of one.
+const CGROUP: &str = "the path of a cgroup";
 
 /// A pod file that is good.
 #[derive(Debug)]
@@ -41,8 +44,9 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<PodFile, Error> {
     let annotations = metadata.field("annotations")?;
     let place = object.field("osm")?;
     for name in place.names()? {
-        if !["netns", "cgroup"].contains(&name) {
-            return Err(place.field(name)?.unexpected("only netns and cgroup here"));
+        if !["netns", "cgroup", "sidecarCgroup"].contains(&name) {
+            let expected = "only netns, cgroup and sidecarCgroup here";
+            return Err(place.field(name)?.unexpected(expected));
         }
     }
     let cgroup = place.field("cgroup")?;
@@ -52,7 +56,9 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<PodFile, Error> {
         membership: membership(&annotations.field(INJECTION)?)?,
         annotations: own(&annotations)?,
         netns: netns(&place.field("netns")?)?,
-        cgroup: word(&cgroup, "the path of a cgroup")?.map(PathBuf::from),
+        cgroup: word(&cgroup, CGROUP)?.map(PathBuf::from),
+        sidecar: word(&place.field("sidecarCgroup")?, CGROUP)?
+            .map(|path| SidecarPlace::Cgroup(path.into())),
     };
     if spec.cgroup.is_none() && spec.uid.is_none() {
         return Err(cgroup.unexpected("the path of the pod's cgroup, or metadata.uid"));
@@ -143,7 +149,7 @@ mod tests {
         let text = "metadata:\n  name: web-0\n  namespace: shop\n  labels: {a: 1}\n  annotations:\n    \
                     other: x\n    openservicemesh.io/outbound-port-exclusion-list: '80, 81'\n\
                     spec: {containers: []}\n\
-                    osm: {netns: /run/netns/web, cgroup: kubepods/pod1234}\n";
+                    osm: {netns: /run/netns/web, cgroup: kubepods/pod1234, sidecarCgroup: kubepods/pod1234/a}\n";
         let key = "openservicemesh.io/outbound-port-exclusion-list";
         let expected = PodSpec {
             name: "shop/web-0".into(),
@@ -152,6 +158,7 @@ mod tests {
             annotations: BTreeMap::from([(key.to_owned(), "80, 81".to_owned())]),
             netns: Some("/run/netns/web".into()),
             cgroup: Some("kubepods/pod1234".into()),
+            sidecar: Some(SidecarPlace::Cgroup("kubepods/pod1234/a".into())),
         };
         assert_eq!(parsed(text), Ok(expected));
     }

@@ -184,6 +184,7 @@ fn refused(key: &str, error: &config::Error) -> PodSpec {
         annotations: BTreeMap::new(),
         netns: None,
         cgroup: None,
+        sidecar: None,
     }
 }
 
