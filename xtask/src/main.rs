@@ -10,6 +10,7 @@ mod deploy;
 mod dist;
 mod docs;
 mod envoy;
+mod fuzz;
 mod kubernetes;
 mod privilege;
 mod progress;
@@ -56,6 +57,8 @@ enum Verb {
     Conformance(conformance::Args),
     /// Random traffic over the loopback shortcut, checked byte by byte; needs root.
     Shortcut(shortcut::Args),
+    /// Feed what strangers can write to the agent with inputs made at random.
+    Fuzz(fuzz::Args),
     /// Measure what interception costs, against iptables and against none; needs root.
     Bench(bench::Args),
     /// Run the agent against a real Kubernetes API server, built the first time; needs root.
@@ -86,6 +89,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Test(args) => test::run(&workspace, args),
         Verb::Conformance(args) => conformance::run(&workspace, args),
         Verb::Shortcut(args) => shortcut::run(&workspace, args),
+        Verb::Fuzz(args) => fuzz::run(&workspace, args),
         Verb::Bench(args) => bench::run(&workspace, args),
         Verb::E2eKubernetes(args) => kubernetes::run(&workspace, args),
         Verb::Demo(args) => demo::run(&workspace, args),

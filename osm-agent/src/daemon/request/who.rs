@@ -175,7 +175,7 @@ fn relative(cgroup: &str) -> io::Result<PathBuf> {
 /// version, or else its own one of v2; none where that is the root.
 ///
 /// The kubelet's are `…/pod<UID>` or `…/…-pod<UID>.slice`.
-fn pod_s(cgroups: &str) -> Option<PathBuf> {
+pub(crate) fn pod_s(cgroups: &str) -> Option<PathBuf> {
     let paths = || {
         cgroups
             .lines()

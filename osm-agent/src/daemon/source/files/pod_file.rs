@@ -16,7 +16,7 @@ const TEXT: &str = "text, in quotes";
 
 /// A pod file that is good.
 #[derive(Debug)]
-pub(super) struct PodFile {
+pub(crate) struct PodFile {
     pub spec: PodSpec,
     /// What may be meant otherwise.
     pub doubts: Vec<String>,
@@ -26,7 +26,7 @@ pub(super) struct PodFile {
 ///
 /// # Errors
 /// The first thing that is wrong, and where.
-pub(super) fn parse(text: &str, origin: &str) -> Result<PodFile, Error> {
+pub(crate) fn parse(text: &str, origin: &str) -> Result<PodFile, Error> {
     let node = Node::parse(text, origin)?;
     let object = Cursor::root(origin, &node);
     for (field, value) in [("kind", "Pod"), ("apiVersion", "v1")] {
