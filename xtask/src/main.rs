@@ -12,11 +12,13 @@ mod docs;
 mod envoy;
 mod fuzz;
 mod kubernetes;
+mod long;
 mod privilege;
 mod progress;
 mod setup;
 mod shortcut;
 mod signals;
+mod soak;
 mod test;
 mod workspace;
 
@@ -59,6 +61,8 @@ enum Verb {
     Shortcut(shortcut::Args),
     /// Feed what strangers can write to the agent with inputs made at random.
     Fuzz(fuzz::Args),
+    /// Everything that may happen on a node, at random and under load, each connection checked; needs root.
+    Soak(soak::Args),
     /// Measure what interception costs, against iptables and against none; needs root.
     Bench(bench::Args),
     /// Run the agent against a real Kubernetes API server, built the first time; needs root.
@@ -90,6 +94,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Conformance(args) => conformance::run(&workspace, args),
         Verb::Shortcut(args) => shortcut::run(&workspace, args),
         Verb::Fuzz(args) => fuzz::run(&workspace, args),
+        Verb::Soak(args) => soak::run(&workspace, args),
         Verb::Bench(args) => bench::run(&workspace, args),
         Verb::E2eKubernetes(args) => kubernetes::run(&workspace, args),
         Verb::Demo(args) => demo::run(&workspace, args),
