@@ -72,8 +72,10 @@ pub fn foreign_in(directory: &Path) -> Result<Vec<PathBuf>> {
     ebpf::foreign_in(directory)
 }
 
-/// An event as the monitor shows it, its line feed included.
+/// An event as the monitor shows it where there is no terminal, its line feed included.
 #[must_use]
 pub fn shown(event: &Event, format: Format) -> String {
+    // Whoever watches the test.
+    console::set_colors_enabled(false);
     monitor::shown(event, format)
 }

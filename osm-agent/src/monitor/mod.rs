@@ -80,7 +80,7 @@ pub fn run(options: &Options) -> Result<()> {
 pub(crate) fn shown(event: &Event, format: Format) -> String {
     let mut out = Vec::new();
     // Writing to a vector does not fail.
-    let _ = Show::new(format, false, Names::none()).event(&mut out, event);
+    let _ = Show::new(format, Names::none()).event(&mut out, event);
     String::from_utf8_lossy(&out).into_owned()
 }
 
