@@ -173,9 +173,7 @@ impl Table {
 /// The jumps, each chain's in their order.
 fn by_chain(saved: &Saved) -> Vec<(String, String)> {
     let jumps = saved.jumps.iter();
-    let mut jumps: Vec<_> = jumps
-        .map(|it| (it.from.clone(), it.rule.clone()))
-        .collect();
+    let mut jumps: Vec<_> = jumps.map(|it| (it.from.clone(), it.rule.clone())).collect();
     jumps.sort_by(|(one, _), (other, _)| one.cmp(other));
     jumps
 }

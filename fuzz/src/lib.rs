@@ -36,7 +36,10 @@ const LONGEST_MESSAGE: usize = 2048;
 
 /// Whether a message fits a line of a log, and obeys nobody who wrote the input.
 fn check_message(message: &str, begins: &str) {
-    assert!(message.starts_with(begins), "it names no place: {message:?}");
+    assert!(
+        message.starts_with(begins),
+        "it names no place: {message:?}"
+    );
     assert!(
         message.len() <= LONGEST_MESSAGE,
         "{} bytes: {message:?}",

@@ -117,7 +117,10 @@ fn destinations(lists: &Lists, own: &[Address]) -> Vec<Address> {
 
 fn ports(lists: &Lists) -> Vec<u16> {
     let mut found = vec![80, 15010];
-    for list in [&lists.outbound_ports_excluded, &lists.inbound_ports_excluded] {
+    for list in [
+        &lists.outbound_ports_excluded,
+        &lists.inbound_ports_excluded,
+    ] {
         for port in list.iter().take(2).chain(list.iter().rev().take(2)) {
             found.extend([*port, port.saturating_sub(1).max(1), port.saturating_add(1)]);
         }

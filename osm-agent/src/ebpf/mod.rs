@@ -41,8 +41,8 @@ use maps::Maps;
 use state::StateDir;
 use version::Programs;
 
-pub use cleanup::{Cleaned, cleanup};
 pub(crate) use cleanup::foreign_in;
+pub use cleanup::{Cleaned, cleanup};
 pub(crate) use layout::{Layout, file_name};
 pub(crate) use maps::is_map_of_ours;
 pub use objects::{LogLevel, set_log_level};

@@ -41,8 +41,8 @@ enum Step {
 }
 
 use Step::{
-    CollectDone, CollectFirst, CollectRecord, CollectSecond, CollectStage, Look, Record, Stage, Staged,
-    Switch, SwitchFlags, WaitBegin, WaitEnd, WriteFirst, WriteSecond,
+    CollectDone, CollectFirst, CollectRecord, CollectSecond, CollectStage, Look, Record, Stage,
+    Staged, Switch, SwitchFlags, WaitBegin, WaitEnd, WriteFirst, WriteSecond,
 };
 
 const AS_IT_IS: [Step; 14] = [
@@ -89,7 +89,11 @@ const KILLS: u8 = 1;
 enum Program {
     Idle,
     /// It has read the word, and looked into so many lists.
-    Runs { id: u8, said: [Lists; 3], lists: u8 },
+    Runs {
+        id: u8,
+        said: [Lists; 3],
+        lists: u8,
+    },
     /// What it decided by.
     Done([Lists; 3]),
 }
@@ -172,10 +176,7 @@ impl Switching {
             state.writing = state.next;
             state.next += 1;
         }
-        let (new, old) = (
-            usize::from(state.writing),
-            usize::from(state.collecting),
-        );
+        let (new, old) = (usize::from(state.writing), usize::from(state.collecting));
         match step {
             Stage => state.staged = state.writing,
             WriteFirst => state.first[new] = lists,
@@ -186,7 +187,10 @@ impl Switching {
                 let both = !self.order.contains(&SwitchFlags);
                 let flags = if both { lists } else { state.word.1 };
                 state.word = (state.writing, flags);
-                state.valid.iter_mut().for_each(|valid| *valid |= 1 << lists);
+                state
+                    .valid
+                    .iter_mut()
+                    .for_each(|valid| *valid |= 1 << lists);
             }
             SwitchFlags => state.word.1 = lists,
             Look => state.collecting = state.unused(),
@@ -225,7 +229,11 @@ impl Switching {
                     lists: 0,
                 }
             }
-            Program::Runs { id, mut said, lists: 0 } => {
+            Program::Runs {
+                id,
+                mut said,
+                lists: 0,
+            } => {
                 said[1] = state.first[usize::from(id)];
                 if state.cache.0 == id {
                     said[1] = state.cache.1;
@@ -360,13 +368,28 @@ fn no_program_sees_a_torn_policy_and_nothing_is_left() {
 fn wrong_orders_of_the_switch_are_found() {
     let cases = [
         ("switch before writing", Switch, Some(WriteFirst), "torn"),
-        ("switch before all is written", Switch, Some(WriteSecond), "torn"),
+        (
+            "switch before all is written",
+            Switch,
+            Some(WriteSecond),
+            "torn",
+        ),
         ("two stores", SwitchFlags, Some(Look), "torn"),
         ("waiting for nobody", WaitBegin, None, "torn"),
-        ("collecting before waiting", CollectSecond, Some(WaitEnd), "torn"),
+        (
+            "collecting before waiting",
+            CollectSecond,
+            Some(WaitEnd),
+            "torn",
+        ),
         ("no note of what is written", Stage, None, "left"),
         ("no note of what is collected", CollectStage, None, "left"),
-        ("note removed before the record", Staged, Some(Record), "left"),
+        (
+            "note removed before the record",
+            Staged,
+            Some(Record),
+            "left",
+        ),
     ];
     for (name, step, before, words) in cases {
         fails(name, &Switching::with(step, before), words);

@@ -98,11 +98,16 @@ mod tests {
 
     #[test]
     fn panic_and_timeout_are_told_from_the_log() {
-        let panic = format!("{GOOD}thread 'x' panicked at src/a.rs:1:2:\nno place\n==1== ERROR: y\n");
+        let panic =
+            format!("{GOOD}thread 'x' panicked at src/a.rs:1:2:\nno place\n==1== ERROR: y\n");
         let log = Log::parse(&panic, false);
         assert!(log.failed());
         assert_eq!(log.why(), "thread 'x' panicked at src/a.rs:1:2: no place");
-        let timeout = "==1== ERROR: libFuzzer: timeout after 10 seconds\nSUMMARY: libFuzzer: timeout\n";
-        assert_eq!(Log::parse(timeout, false).why(), "SUMMARY: libFuzzer: timeout");
+        let timeout =
+            "==1== ERROR: libFuzzer: timeout after 10 seconds\nSUMMARY: libFuzzer: timeout\n";
+        assert_eq!(
+            Log::parse(timeout, false).why(),
+            "SUMMARY: libFuzzer: timeout"
+        );
     }
 }

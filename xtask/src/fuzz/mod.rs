@@ -103,10 +103,7 @@ fn all(workspace: &Workspace) -> Result<Vec<String>> {
 
 fn chosen(all: Vec<String>, wanted: &[String]) -> Result<Vec<String>> {
     if let Some(unknown) = wanted.iter().find(|name| !all.contains(name)) {
-        bail!(
-            "there is no target {unknown}; there are {}",
-            all.join(", ")
-        );
+        bail!("there is no target {unknown}; there are {}", all.join(", "));
     }
     let is_wanted = |name: &String| wanted.is_empty() || wanted.contains(name);
     Ok(all.into_iter().filter(is_wanted).collect())
@@ -172,7 +169,10 @@ fn fuzz(place: &Place, minutes: u64) -> Result<Log> {
     File::open(&place.log)
         .and_then(|mut log| log.read_to_end(&mut text))
         .with_context(|| place.log.display().to_string())?;
-    Ok(Log::parse(&String::from_utf8_lossy(&text), status.success()))
+    Ok(Log::parse(
+        &String::from_utf8_lossy(&text),
+        status.success(),
+    ))
 }
 
 fn summary(workspace: &Workspace, rows: &[(String, Log)]) -> ExitCode {

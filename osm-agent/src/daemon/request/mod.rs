@@ -31,8 +31,8 @@ use crate::{
 };
 
 pub use gate::{Limits, Rate};
-use server::Service as _;
 pub use outcome::Outcome;
+use server::Service as _;
 pub use server::{Report, Server};
 pub use socket::{Place, Socket};
 pub(crate) use who::pod_s;
