@@ -23,7 +23,7 @@ pub fn run(input: &[u8]) {
         "{spec:?}"
     );
     for doubt in &doubts {
-        check_message(doubt, "web.yaml: metadata.annotations.");
+        check_message(doubt, "web.yaml: the annotation ");
     }
     if let Err(error) = Lists::from_annotations(&spec.annotations) {
         check_message(&error.to_string(), "annotation ");

@@ -34,7 +34,14 @@ pub fn run(input: &[u8]) {
     }
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = format!("osm-fuzz-{}-{number}", std::process::id());
-    let directory = Directory(std::env::temp_dir().join(name));
+    // In memory, where that can be had.
+    let memory = Path::new("/dev/shm");
+    let parent = if memory.is_dir() {
+        memory.to_owned()
+    } else {
+        std::env::temp_dir()
+    };
+    let directory = Directory(parent.join(name));
     let mut files = 0;
     for line in text.lines().take(MOST) {
         files += usize::from(make(&directory.0, line));

@@ -1,6 +1,9 @@
 //! Walks a tree of values and knows where it is, so that an error can say so.
 
-use super::{error::Error, node::Node};
+use super::{
+    error::{Error, quote},
+    node::Node,
+};
 
 /// One place in a file: what stands there, and how it is reached.
 pub(crate) struct Cursor<'a> {
@@ -27,8 +30,15 @@ impl<'a> Cursor<'a> {
             Some(Node::Map(map)) => map.get(name),
             Some(_) => return Err(self.unexpected("a mapping")),
         };
-        let path = if self.path.is_empty() {
+        // Most names are ours; one that is of the file may be anything.
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/');
+        let name = if name.len() <= 100 && name.chars().all(is_plain) {
             name.to_owned()
+        } else {
+            quote(name)
+        };
+        let path = if self.path.is_empty() {
+            name
         } else {
             format!("{}.{name}", self.path)
         };

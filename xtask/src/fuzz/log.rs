@@ -27,7 +27,7 @@ impl Log {
         let failure = (!ended_well).then(|| why(text));
         Self {
             executions: number("stat::number_of_executed_units:").unwrap_or_default(),
-            covered: first.map(|first| (first, coverage.last().unwrap_or(first))),
+            covered: first.map(|first| (first, coverage.next_back().unwrap_or(first))),
             memory: number("stat::peak_rss_mb:").unwrap_or_default(),
             failure,
         }
@@ -57,7 +57,7 @@ impl Log {
     }
 }
 
-/// `#125	INITED cov: 3012 ft: 5811 corp: 21/4021b exec/s: 0 rss: 58Mb`
+/// `#125 INITED cov: 3012 ft: 5811 corp: 21/4021b exec/s: 0 rss: 58Mb`, with a tab behind the number.
 fn covered(line: &str) -> Option<u64> {
     let (_, rest) = line.strip_prefix('#')?.split_once(" cov: ")?;
     let number = rest.split_whitespace().next()?;

@@ -188,7 +188,7 @@ pub(crate) fn pod_s(cgroups: &str) -> Option<PathBuf> {
     });
     of_the_kubelet.or_else(|| {
         let own = cgroups.lines().find_map(|line| line.strip_prefix("0::"));
-        own.filter(|own| *own != "/").map(Into::into)
+        own.filter(|own| !matches!(*own, "" | "/")).map(Into::into)
     })
 }
 

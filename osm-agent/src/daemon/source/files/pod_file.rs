@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use crate::{
-    config::{ANNOTATIONS, Cursor, Error, Node, unknown_list_annotations},
+    config::{ANNOTATIONS, Cursor, Error, Node, quote, unknown_list_annotations},
     daemon::source::{Membership, PodSpec},
     pod::check_name,
 };
@@ -59,7 +59,12 @@ pub(crate) fn parse(text: &str, origin: &str) -> Result<PodFile, Error> {
     }
     let keys = annotations.names()?;
     let doubts = unknown_list_annotations(keys)
-        .map(|key| format!("{origin}: metadata.annotations.{key} is no list of osm-agent's"))
+        .map(|key| {
+            format!(
+                "{origin}: the annotation {} is no list of osm-agent's",
+                quote(key)
+            )
+        })
         .collect();
     Ok(PodFile { spec, doubts })
 }
