@@ -80,6 +80,16 @@ enum Acceptor {
     Reset,
 }
 
+/// What `REMEMBERED` says at the app's socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+enum Memory {
+    #[default]
+    Nothing,
+    Remembered,
+    /// The same, and that a note was made.
+    Noted,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Connection {
     app: App,
@@ -87,9 +97,7 @@ struct Connection {
     /// What is on its way to the acceptor.
     syn: bool,
     ack: bool,
-    /// What `REMEMBERED` says at the app's socket.
-    is_remembered: bool,
-    is_noted: bool,
+    memory: Memory,
     /// Whether the note did not fit, or the app has left before it could be taken.
     may_be_lost: bool,
 }
@@ -122,7 +130,7 @@ impl HandOver {
             App::Fresh if self.may_begin(state, which) => {
                 then("dials", &|next| {
                     let it = &mut next.connections[which];
-                    (it.app, it.is_remembered) = (App::Dialled, true);
+                    (it.app, it.memory) = (App::Dialled, Memory::Remembered);
                 });
                 then("finds no memory", &|next| {
                     let passes = self.0 == Wrong::PassedWithoutMemory;
@@ -149,7 +157,7 @@ impl HandOver {
                     }
                     then("aborts", &|next| self.closed(next, which));
                 }
-                if self.0 == Wrong::NotedLate && !connection.is_noted {
+                if self.0 == Wrong::NotedLate && connection.memory != Memory::Noted {
                     then("is noted late", &|next| Self::note(next, which));
                 }
                 if connection.app == App::Established {
@@ -189,10 +197,10 @@ impl HandOver {
     /// `BPF_NOEXIST`: a note that is there stays.
     fn note(state: &mut State, which: usize) {
         let note = &mut state.notes[KEYS[which]];
-        if note.is_none() && state.connections[which].is_remembered {
+        if note.is_none() && state.connections[which].memory == Memory::Remembered {
             *note = Some(which);
             state.count += 1;
-            state.connections[which].is_noted = true;
+            state.connections[which].memory = Memory::Noted;
         }
     }
 
@@ -202,7 +210,7 @@ impl HandOver {
         it.app = App::Closed;
         let is_taken = matches!(it.acceptor, Acceptor::Told(_) | Acceptor::Reads(_));
         it.may_be_lost |= !is_taken;
-        if it.is_noted && self.0 != Wrong::NotRemoved {
+        if it.memory == Memory::Noted && self.0 != Wrong::NotRemoved {
             let was_there = state.notes[KEYS[which]].take().is_some();
             if was_there && self.0 != Wrong::NotCounted {
                 state.count -= 1;

@@ -25,7 +25,7 @@ enum Step {
     Staged,
     /// The word in `POLICY_IN_FORCE`.
     Switch,
-    /// The half of it that says which lists there are, where it is written by itself.
+    /// The flags in it, where they are written by themselves.
     SwitchFlags,
     /// `policies_in_use`.
     Look,
@@ -65,12 +65,11 @@ const AS_IT_IS: [Step; 14] = [
 /// The agent's order of steps, and what it otherwise may do wrong.
 struct Switching {
     order: Vec<Step>,
-    /// Whether an id is given again when its policy is gone.
+    /// Ids are given again.
     reuses_ids: bool,
 }
 
-/// Lists that pods are under: 0 for none. All parts of a policy say the same number, so that a
-/// mixture is seen.
+/// 0 for none. All parts of a policy say the same number, so that a mixture is seen.
 type Lists = u8;
 
 /// What is in force at first, under the id 1, and what the agent puts in force then.
@@ -79,9 +78,8 @@ const WANTED: [Lists; 2] = [1, 3];
 
 const IDS: usize = 6;
 const PROGRAMS: usize = 2;
-/// How often each program runs.
+/// How often each program runs, and the agent is killed.
 const RUNS: u8 = 2;
-/// How often the agent is killed.
 const KILLS: u8 = 1;
 
 /// A run of a program, on a CPU of its own.

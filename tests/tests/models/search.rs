@@ -139,11 +139,11 @@ impl<S: Clone + Eq + Hash> Found<S> {
         while let Some((at, child)) = stack.pop() {
             if let Some(next) = self.next[at].get(child) {
                 stack.push((at, child + 1));
-                if !is_begun[*next] {
+                if is_begun[*next] {
+                    assert!(is_done[*next], "the model never ends");
+                } else {
                     is_begun[*next] = true;
                     stack.push((*next, 0));
-                } else {
-                    assert!(is_done[*next], "the model never ends");
                 }
             } else {
                 is_done[at] = true;
