@@ -1,7 +1,7 @@
 //! Walks a tree of values and knows where it is, so that an error can say so.
 
 use super::{
-    error::{Error, quote},
+    error::{self, Error},
     node::Node,
 };
 
@@ -30,13 +30,7 @@ impl<'a> Cursor<'a> {
             Some(Node::Map(map)) => map.get(name),
             Some(_) => return Err(self.unexpected("a mapping")),
         };
-        // Most names are ours; one that is of the file may be anything.
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/');
-        let name = if name.len() <= 100 && name.chars().all(is_plain) {
-            name.to_owned()
-        } else {
-            quote(name)
-        };
+        let name = error::name(name);
         let path = if self.path.is_empty() {
             name
         } else {
