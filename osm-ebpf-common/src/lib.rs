@@ -15,6 +15,9 @@ pub mod reason;
 #[cfg(feature = "user")]
 mod user;
 
+#[cfg(feature = "user")]
+pub use user::read_value;
+
 /// The sidecar's listener for outbound connections.
 pub const OUTBOUND_PORT: u16 = 15001;
 /// The sidecar's listener for inbound connections.

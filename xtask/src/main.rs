@@ -10,6 +10,7 @@ mod deploy;
 mod dist;
 mod docs;
 mod envoy;
+mod fuzz;
 mod kubernetes;
 mod long;
 mod privilege;
@@ -58,6 +59,8 @@ enum Verb {
     Conformance(conformance::Args),
     /// Random traffic over the loopback shortcut, checked byte by byte; needs root.
     Shortcut(shortcut::Args),
+    /// Feed what strangers can write to the agent with inputs made at random.
+    Fuzz(fuzz::Args),
     /// Everything that may happen on a node, at random and under load, each connection checked; needs root.
     Soak(soak::Args),
     /// Measure what interception costs, against iptables and against none; needs root.
@@ -90,6 +93,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Test(args) => test::run(&workspace, args),
         Verb::Conformance(args) => conformance::run(&workspace, args),
         Verb::Shortcut(args) => shortcut::run(&workspace, args),
+        Verb::Fuzz(args) => fuzz::run(&workspace, args),
         Verb::Soak(args) => soak::run(&workspace, args),
         Verb::Bench(args) => bench::run(&workspace, args),
         Verb::E2eKubernetes(args) => kubernetes::run(&workspace, args),

@@ -142,6 +142,8 @@ impl Ebpf {
             .pods
             .keys()
             .chain(self.maps.pod_records.keys())
+            // All that is left of one whose record another version, with maps of its own, has removed.
+            .chain(self.maps.locals.keys().map(|key| Ok(key?.netns_cookie())))
             .collect::<Result<_, _>>()
             .tried(|| "read the map PODS")?;
         self.undescribe(&cookies.difference(&linked).copied().collect())?;

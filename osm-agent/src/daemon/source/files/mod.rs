@@ -37,6 +37,7 @@ use tokio::{task::spawn_blocking, time};
 
 use super::Event;
 use crate::error::{Error, Result, Tried as _};
+pub(crate) use pod_file::{PodFile, parse as parse_pod_file};
 use scan::Scan;
 use watch::Watch;
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use crate::{
-    config::{ANNOTATIONS, Cursor, Error, Node, unknown_list_annotations},
+    config::{ANNOTATIONS, Cursor, Error, Node, quote, unknown_list_annotations},
     daemon::source::{Membership, PodSpec, SidecarPlace},
     pod::check_name,
 };
@@ -19,7 +19,7 @@ const CGROUP: &str = "the path of a cgroup";
 
 /// A pod file that is good.
 #[derive(Debug)]
-pub(super) struct PodFile {
+pub(crate) struct PodFile {
     pub spec: PodSpec,
     /// What may be meant otherwise.
     pub doubts: Vec<String>,
@@ -29,7 +29,7 @@ pub(super) struct PodFile {
 ///
 /// # Errors
 /// The first thing that is wrong, and where.
-pub(super) fn parse(text: &str, origin: &str) -> Result<PodFile, Error> {
+pub(crate) fn parse(text: &str, origin: &str) -> Result<PodFile, Error> {
     let node = Node::parse(text, origin)?;
     let object = Cursor::root(origin, &node);
     for (field, value) in [("kind", "Pod"), ("apiVersion", "v1")] {
@@ -65,7 +65,12 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<PodFile, Error> {
     }
     let keys = annotations.names()?;
     let doubts = unknown_list_annotations(keys)
-        .map(|key| format!("{origin}: metadata.annotations.{key} is no list of osm-agent's"))
+        .map(|key| {
+            format!(
+                "{origin}: the annotation {} is no list of osm-agent's",
+                quote(key)
+            )
+        })
         .collect();
     Ok(PodFile { spec, doubts })
 }
