@@ -52,7 +52,10 @@ fn reread<T: DeserializeOwned + Serialize + PartialEq + Debug>(input: &[u8]) {
 
 fn response<T: DeserializeOwned>(line: &[u8]) -> T {
     assert!(line.len() as u64 <= MAX_LINE, "{} bytes", line.len());
-    assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+    assert_eq!(
+        line.iter().position(|byte| *byte == b'\n'),
+        Some(line.len() - 1)
+    );
     let version: serde_json::Value = serde_json::from_slice(line).expect("JSON");
     assert_eq!(version["version"], VERSION);
     protocol::parse(line).expect("a response of ours")

@@ -52,7 +52,7 @@ pub fn run(input: &[u8]) {
     let pods = fuzzed::linked_pods(&directory.0);
     for pod in pods.into_iter().flatten() {
         let path = directory.0.join("pods").join(fuzzed::file_name(pod));
-        assert!(path.is_dir(), "{path:?}");
+        assert!(path.is_dir(), "{}", path.display());
     }
     // Whatever it is: it is said to be there, and stays.
     let foreign = fuzzed::foreign_in(&directory.0).expect("it can be read");
