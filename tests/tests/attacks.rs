@@ -173,7 +173,12 @@ fn sidecar_is_told_nothing_of_an_ipv6_connection_whose_note_found_no_room() {
     assert!(full > Some(100_000), "{full:?}");
     let connection = app.connect(Dial::to("[2001:db8::10]:80").no_greeting());
     let accepted = sidecar.accepted_from(connection.local());
-    assert_eq!(accepted.original_destination, Err("EPERM".into()));
+    // The kernel's own error, where it knows of connection tracking.
+    let told = accepted.original_destination.expect_err("it is lost");
+    assert!(
+        ["EPERM", "ENOENT", "ENOPROTOOPT"].contains(&told.as_str()),
+        "{told}"
+    );
     assert_eq!(counted(&mesh, "lost-destination"), 1);
     // Who dials it by itself is told so.
     let own = app.connect(Dial::to("[::1]:15001").no_greeting());

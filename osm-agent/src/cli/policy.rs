@@ -39,10 +39,14 @@ impl PolicyArgs {
     /// # Errors
     /// The first thing that is wrong in it.
     pub fn mesh(&self) -> Result<MeshConfig> {
-        Ok(match &self.config {
+        let mesh = match &self.config {
             Some(path) => MeshConfig::read(path)?,
             None => MeshConfig::default(),
-        })
+        };
+        for misspelt in &mesh.misspelt {
+            super::out::warn(format_args!("{misspelt}"));
+        }
+        Ok(mesh)
     }
 
     /// The policy of the pod in that mesh.

@@ -13,6 +13,7 @@ use super::{
     field::{self, Field},
     item,
     lists::Lists,
+    misspelt::misspelt,
     node::Node,
 };
 
@@ -40,6 +41,8 @@ pub struct MeshConfig {
     pub open_ports: bool,
     /// `spec.sidecar.identity`.
     pub sidecar_identity: SidecarIdentity,
+    /// Fields that are probably misspelt, in words: they say nothing.
+    pub misspelt: Vec<String>,
 }
 
 /// By what the sidecar is known.
@@ -172,7 +175,12 @@ impl MeshConfig {
         check_type(&object)?;
         let spec = object.field("spec")?;
         let (traffic, sidecar) = (spec.field("traffic")?, spec.field("sidecar")?);
+        let misspelt = [
+            misspelt(&traffic, "spec.traffic")?,
+            misspelt(&sidecar, "spec.sidecar")?,
+        ];
         Ok(Self {
+            misspelt: misspelt.concat(),
             lists: Lists {
                 outbound_ranges_excluded: ranges(&traffic, &field::OUTBOUND_RANGES_EXCLUDED)?,
                 outbound_ranges_included: ranges(&traffic, &field::OUTBOUND_RANGES_INCLUDED)?,

@@ -16,6 +16,7 @@ mod field;
 pub(crate) mod item;
 mod lists;
 mod mesh;
+mod misspelt;
 mod node;
 
 pub use annotations::{ANNOTATIONS, unknown_list_annotations};

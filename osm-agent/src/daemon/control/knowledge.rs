@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use tracing::warn;
+
 use crate::{
     config::{InterceptionMode, Lists, MeshConfig},
     daemon::source::{Membership, PodKey, PodSpec},
@@ -81,6 +83,9 @@ impl Knowledge {
             Ok(mesh) => {
                 self.mesh.problem = None;
                 if self.mesh.good.as_ref() != Some(&*mesh) {
+                    for misspelt in &mesh.misspelt {
+                        warn!("the mesh's configuration: {misspelt}");
+                    }
                     self.mesh.good = Some(*mesh);
                     self.compiled.clear();
                     self.dirty.all = true;
