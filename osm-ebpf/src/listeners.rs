@@ -36,9 +36,10 @@ pub const fn direction_of(port: u16) -> Option<Direction> {
 }
 
 /// Keeps the sidecar's listeners as they appear. A process that is not the sidecar may
-/// listen on the same port in another way; it is never given a connection.
+/// listen on the same port in another way; it is never given a connection. `caller` tells the user
+/// that calls listen().
 #[inline(always)]
-pub fn listening(operation: Operation) {
+pub fn listening(operation: Operation, caller: impl FnOnce() -> Option<u32>) {
     let Some(direction) = direction_of(operation.local_port()) else {
         return;
     };
@@ -46,7 +47,7 @@ pub fn listening(operation: Operation) {
     let Some(pod) = Pod::find(cookie) else {
         return;
     };
-    if kernel::current_uid() != pod.entry.sidecar_uid() {
+    if caller() != Some(pod.entry.sidecar_uid()) {
         return;
     }
     let family = operation.family();

@@ -1,5 +1,6 @@
 //! Every developer command of this workspace. `cargo xtask help` lists them.
 
+mod apt;
 mod bench;
 mod build;
 mod cargo;
@@ -11,12 +12,14 @@ mod dist;
 mod docs;
 mod envoy;
 mod kubernetes;
+mod logged;
 mod privilege;
 mod progress;
 mod setup;
 mod shortcut;
 mod signals;
 mod test;
+mod vm_test;
 mod workspace;
 
 use std::process::ExitCode;
@@ -56,6 +59,8 @@ enum Verb {
     Conformance(conformance::Args),
     /// Random traffic over the loopback shortcut, checked byte by byte; needs root.
     Shortcut(shortcut::Args),
+    /// Run the tests on Debian's kernels, in virtual machines.
+    VmTest(vm_test::Args),
     /// Measure what interception costs, against iptables and against none; needs root.
     Bench(bench::Args),
     /// Run the agent against a real Kubernetes API server, built the first time; needs root.
@@ -86,6 +91,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Test(args) => test::run(&workspace, args),
         Verb::Conformance(args) => conformance::run(&workspace, args),
         Verb::Shortcut(args) => shortcut::run(&workspace, args),
+        Verb::VmTest(args) => vm_test::run(&workspace, args),
         Verb::Bench(args) => bench::run(&workspace, args),
         Verb::E2eKubernetes(args) => kubernetes::run(&workspace, args),
         Verb::Demo(args) => demo::run(&workspace, args),

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: all tests, those on the kernel as root with mounts of their own.
 
-mod tally;
+pub mod tally;
 
 use std::ffi::OsString;
 use std::io::{self, Read as _, Write};
