@@ -60,6 +60,7 @@ impl Scene {
         let outbound = pod.app().connect(REMOTE);
         expect_outbound(&mut sidecar, &outbound, REMOTE, pod.ip4());
         let dialled = format!("{}:8080", pod.ip4());
+        let _app = pod.server("app", &["0.0.0.0:8080"]);
         let inbound = self.world.outside.client().connect(dialled.as_str());
         expect_inbound(&mut sidecar, &inbound, &dialled);
     }

@@ -17,8 +17,8 @@ mod socket_option;
 use core::{arch::asm, ffi::c_void, ptr};
 
 use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_uid_gid, bpf_get_prandom_u32,
-    bpf_ktime_get_boot_ns,
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_uid_gid,
+    bpf_get_prandom_u32, bpf_ktime_get_boot_ns,
 };
 use osm_ebpf_common::maps::Caller;
 

@@ -27,10 +27,7 @@ const _: () = assert!(size_of::<seccomp_notif_resp>() == 0x18);
 ///
 /// # Errors
 /// Where the kernel does not take the filter.
-pub fn without_program_type<T: Send>(
-    kind: u32,
-    work: impl FnOnce() -> T + Send,
-) -> io::Result<T> {
+pub fn without_program_type<T: Send>(kind: u32, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     thread::scope(|scope| {
         let (sender, receiver) = mpsc::channel();
         let worker = scope.spawn(move || {
@@ -51,7 +48,11 @@ pub fn without_program_type<T: Send>(
 fn listen() -> io::Result<OwnedFd> {
     /// Where `struct seccomp_data` has the call's number and, of its first argument, the lower half.
     const CALL: u32 = 0;
-    const ARGUMENT: u32 = if cfg!(target_endian = "little") { 16 } else { 20 };
+    const ARGUMENT: u32 = if cfg!(target_endian = "little") {
+        16
+    } else {
+        20
+    };
     let bpf = u32::try_from(libc::SYS_bpf).map_err(io::Error::other)?;
     let load = |k| instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, k);
     let unless = |k, skip| instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, skip, k);
@@ -124,7 +125,8 @@ fn answer(listener: &OwnedFd, kind: u32) -> io::Result<()> {
     let memory = File::open(format!("/proc/{}/mem", question.pid));
     let read = memory.and_then(|memory| memory.read_exact_at(&mut word, question.data.args[1]));
     let is_refused = read.is_ok() && u32::from_ne_bytes(word) == kind;
-    let goes_on = u32::try_from(libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE).map_err(io::Error::other)?;
+    let goes_on =
+        u32::try_from(libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE).map_err(io::Error::other)?;
     let mut answer = seccomp_notif_resp {
         id: question.id,
         val: 0,

@@ -16,6 +16,9 @@ const PROFILE: [&str; 2] = ["--profile", "vm"];
 /// Has tests wait longer.
 const FEATURES: [&str; 2] = ["--features", "osm-tests/slow"];
 
+/// What tests start.
+const PROGRAMS: [&str; 6] = ["--bin", AGENT, "--bin", "actor", "--bin", "peer"];
+
 /// What was compiled.
 pub struct Built {
     /// The agent and the programs of the tests.
@@ -44,7 +47,7 @@ pub fn all(workspace: &Workspace, suites: &[&Suite]) -> Result<Built> {
     let mut binaries = command(workspace, "build");
     let binaries = cargo::run(
         "Building the agent and its test programs, for machines",
-        binaries.arg("--bins"),
+        binaries.args(PROGRAMS),
     )?;
     let mut tests = command(workspace, "test");
     tests.arg("--no-run");

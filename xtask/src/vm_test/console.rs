@@ -111,7 +111,12 @@ impl Console {
     }
 
     fn end(&mut self, current: &Current, code: &str) -> String {
-        let Current { suite, program, tally, skipped } = current;
+        let Current {
+            suite,
+            program,
+            tally,
+            skipped,
+        } = current;
         let left_out = skipped.len() as u64;
         let mut counts = tally.counts;
         counts.passed = counts.passed.saturating_sub(left_out);
@@ -119,7 +124,9 @@ impl Console {
         if code != "0" && counts.failed == 0 {
             // It died before it could count.
             counts.failed = 1;
-            results.failed.push(format!("{program}: ended with status {code}"));
+            results
+                .failed
+                .push(format!("{program}: ended with status {code}"));
         }
         for (_, reason) in skipped {
             *results.skipped.entry(reason.clone()).or_default() += 1;
@@ -216,7 +223,10 @@ test result: ok. 1 passed; 0 failed; 0 ignored
             behaviour.failed,
             ["lists: b", "sockets: ended with status 139"]
         );
-        let work = |instructions, stack| Work { instructions, stack };
+        let work = |instructions, stack| Work {
+            instructions,
+            stack,
+        };
         let expected = [
             ("connect4".into(), work(Some(1882), 312)),
             ("old".into(), work(None, 8)),

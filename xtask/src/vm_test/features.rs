@@ -138,7 +138,8 @@ osm-agent: trailing words"#;
             ("6.12".to_owned(), status("yes")),
         ]);
         let written = replace(&page("| old |\n"), &features).expect("it has a place");
-        let table = "| feature | 5.10 | 6.1 | 6.12 |\n|---|---|---|---|\n| `btf` | no | yes | yes |\n";
+        let table =
+            "| feature | 5.10 | 6.1 | 6.12 |\n|---|---|---|---|\n| `btf` | no | yes | yes |\n";
         assert_eq!(written, page(table));
         assert_eq!(parse(&written), features);
         assert!(replace("no place", &features).is_err());

@@ -39,11 +39,13 @@ impl Kernel {
     ///
     /// When the packages held none.
     pub fn image(&self) -> Result<(PathBuf, String)> {
-        let found = entries(&self.home.join("boot"))?.into_iter().find_map(|path| {
-            let name = path.file_name()?.to_str()?;
-            let version = name.strip_prefix("vmlinuz-")?.to_owned();
-            Some((path, version))
-        });
+        let found = entries(&self.home.join("boot"))?
+            .into_iter()
+            .find_map(|path| {
+                let name = path.file_name()?.to_str()?;
+                let version = name.strip_prefix("vmlinuz-")?.to_owned();
+                Some((path, version))
+            });
         found.with_context(|| format!("no kernel in {}", self.home.display()))
     }
 

@@ -128,6 +128,9 @@ Package: linux-modules-7.3.4+deb13-cloud-amd64
         assert_eq!(parts("6.1").as_deref(), Some(&whole[..]));
         let split = ["image", "binary", "modules"]
             .map(|part| format!("linux-{part}-7.3.4+deb13-cloud-amd64"));
-        assert_eq!(parts("7.3"), Some(split.iter().map(String::as_str).collect()));
+        assert_eq!(
+            parts("7.3"),
+            Some(split.iter().map(String::as_str).collect())
+        );
     }
 }

@@ -54,8 +54,7 @@ impl Machine<'_> {
             .context("starting the emulator")?;
         let output = child.stdout.take().context("the console is piped")?;
         let log = self.log();
-        let mut log =
-            File::create(&log).with_context(|| format!("creating {}", log.display()))?;
+        let mut log = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
         let mut console = Console::default();
         for line in BufReader::new(output).split(b'\n') {
             let line = line.context("reading the console")?;
@@ -70,10 +69,21 @@ impl Machine<'_> {
         // Also where the guest panics, the emulator ends well.
         let whole = console.compare(&status, expected);
         if !whole {
-            tell(&format!("the machine ended early ({ended}); see {}", self.log().display()));
+            tell(&format!(
+                "the machine ended early ({ended}); see {}",
+                self.log().display()
+            ));
         }
-        if !whole && console.suites.values().all(|suite| suite.counts.failed == 0) {
-            bail!("the machine ended early ({ended}); see {}", self.log().display());
+        if !whole
+            && console
+                .suites
+                .values()
+                .all(|suite| suite.counts.failed == 0)
+        {
+            bail!(
+                "the machine ended early ({ended}); see {}",
+                self.log().display()
+            );
         }
         Ok(console)
     }
@@ -92,13 +102,25 @@ impl Machine<'_> {
             .args(["--kill-after=10", LIMIT])
             .arg(usr.join("bin/qemu-system-x86_64"))
             // Only a directory with a colon in its name can't be joined; then it is not found.
-            .env("LD_LIBRARY_PATH", std::env::join_paths(search).unwrap_or_default());
+            .env(
+                "LD_LIBRARY_PATH",
+                std::env::join_paths(search).unwrap_or_default(),
+            );
         for firmware in ["share/qemu", "share/seabios"] {
             command.arg("-L").arg(usr.join(firmware));
         }
         command
-            .args(["-accel", "tcg", "-M", "q35", "-cpu", "max", "-smp", "1", "-m", MEMORY])
-            .args(["-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"])
+            .args([
+                "-accel", "tcg", "-M", "q35", "-cpu", "max", "-smp", "1", "-m", MEMORY,
+            ])
+            .args([
+                "-nodefaults",
+                "-no-reboot",
+                "-display",
+                "none",
+                "-serial",
+                "stdio",
+            ])
             .arg("-serial")
             .arg(format!("file:{}", status.display()))
             .arg("-drive")
@@ -110,7 +132,10 @@ impl Machine<'_> {
             .arg(self.kernel)
             .arg("-initrd")
             .arg(self.initramfs)
-            .args(["-append", "console=ttyS0 quiet loglevel=1 panic=-1 mitigations=off"]);
+            .args([
+                "-append",
+                "console=ttyS0 quiet loglevel=1 panic=-1 mitigations=off",
+            ]);
         command
     }
 }

@@ -105,7 +105,10 @@ fn collect(directory: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<()
 
 fn module_name(path: &Path) -> Option<String> {
     let file = path.file_name()?.to_str()?;
-    let name = file.strip_suffix(".xz").unwrap_or(file).strip_suffix(".ko")?;
+    let name = file
+        .strip_suffix(".xz")
+        .unwrap_or(file)
+        .strip_suffix(".ko")?;
     Some(name.replace('-', "_"))
 }
 
@@ -126,7 +129,10 @@ mod tests {
     #[test]
     fn dependencies_are_read_from_a_module() {
         let cases: [(&[u8], &[&str]); 3] = [
-            (b"\x7fELF\0license=GPL\0depends=x_tables,nf-nat\0name=a\0", &["x_tables", "nf_nat"]),
+            (
+                b"\x7fELF\0license=GPL\0depends=x_tables,nf-nat\0name=a\0",
+                &["x_tables", "nf_nat"],
+            ),
             (b"\0depends=\0", &[]),
             (b"no module", &[]),
         ];

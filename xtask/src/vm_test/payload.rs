@@ -116,7 +116,7 @@ fn files(workspace: &Workspace, plan: &Plan<'_>) -> Result<BTreeSet<PathBuf>> {
     }
     // Read by tests of what is deployed.
     files.insert(workspace.root().join("deploy"));
-    files.insert(workspace.root().join("tests/verifier-budget.toml"));
+    files.insert(workspace.root().join("tests/verifier-budget.json"));
     files.retain(|file| file.exists());
     Ok(files)
 }

@@ -49,7 +49,10 @@ pub fn settle(workspace: &Workspace, rows: &mut [Row], record: bool) -> Result<(
                 measured.insert(row.series.clone(), features);
             }
             Ok(features) => compare(&row.series, &features, &table, console),
-            Err(error) => fail(console, format!("`osm-agent check` can't be read: {error:#}")),
+            Err(error) => fail(
+                console,
+                format!("`osm-agent check` can't be read: {error:#}"),
+            ),
         }
     }
     if !record {
@@ -69,7 +72,10 @@ fn compare(
     console: &mut Console,
 ) {
     let Some(written) = table.get(series) else {
-        return fail(console, format!("{PAGE} does not have it; write it with --record"));
+        return fail(
+            console,
+            format!("{PAGE} does not have it; write it with --record"),
+        );
     };
     for (feature, found) in found {
         let written = written.get(feature).map_or("nothing", String::as_str);
@@ -126,7 +132,11 @@ mod tests {
         for (series, found, expected) in [("6.1", "yes", 0), ("6.1", "no", 1), ("7.3", "yes", 1)] {
             let mut console = Console::default();
             compare(series, &of(found), &table, &mut console);
-            let failed = console.suites.values().map(|suite| suite.counts.failed).sum::<u64>();
+            let failed = console
+                .suites
+                .values()
+                .map(|suite| suite.counts.failed)
+                .sum::<u64>();
             assert_eq!(failed, expected, "{series} {found}");
         }
     }

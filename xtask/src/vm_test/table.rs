@@ -24,7 +24,13 @@ pub enum Missing {
 
 /// The table for these suites, with the reasons of what was left out below it, and the names of what failed.
 pub fn render(rows: &[Row], suites: &[&str]) -> String {
-    let mut lines = vec![[&["kernel"], suites].concat().iter().map(ToString::to_string).collect()];
+    let mut lines = vec![
+        [&["kernel"], suites]
+            .concat()
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+    ];
     for row in rows {
         let name = row.version.clone().unwrap_or_else(|| row.series.clone());
         let mut line: Vec<String> = vec![name];
@@ -62,7 +68,10 @@ fn cell(results: Option<&Results>) -> String {
         return "–".into();
     };
     let mut text = format!("{} passed", results.counts.passed);
-    for (number, what) in [(results.counts.failed, "FAILED"), (results.skips(), "skipped")] {
+    for (number, what) in [
+        (results.counts.failed, "FAILED"),
+        (results.skips(), "skipped"),
+    ] {
         if number > 0 {
             // Writing to a string can't fail.
             let _ = write!(text, ", {number} {what}");
@@ -82,7 +91,10 @@ fn explain(row: &Row, text: &mut String) {
     };
     for (suite, results) in &console.suites {
         for (reason, number) in &results.skipped {
-            let _ = writeln!(text, "{series}, {suite}: {number} skipped, they need {reason}");
+            let _ = writeln!(
+                text,
+                "{series}, {suite}: {number} skipped, they need {reason}"
+            );
         }
         for failed in &results.failed {
             let _ = writeln!(text, "{series}, {suite}: FAILED {failed}");
@@ -94,13 +106,18 @@ fn aligned(lines: &[Vec<String>]) -> String {
     let columns = lines.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {
         let cells = lines.iter().filter_map(|line| line.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
+        cells
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or_default()
     };
     let widths: Vec<_> = (0..columns).map(width).collect();
     let mut text = String::new();
     for line in lines {
         let cells = line.iter().zip(&widths);
-        let cells: Vec<_> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<_> = cells
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
         let _ = writeln!(text, "{}", cells.join("  ").trim_end());
     }
     text
