@@ -59,8 +59,8 @@ impl Source {
         };
         kinds
             .iter()
-            .map(|kind| format!("{kind} [signed-by={KEYRING}] {mirror} {suite} main\n"))
-            .collect()
+            .map(|kind| format!("{kind} [signed-by={KEYRING}] {mirror} {suite} main"))
+            .fold(String::new(), |lines, line| lines + &line + "\n")
     }
 }
 

@@ -33,19 +33,25 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The kernel itself, and the name of its version.
+    /// The kernel itself, and the name of its version. From 7.2 on it is among its modules.
     ///
     /// # Errors
     ///
     /// When the packages held none.
     pub fn image(&self) -> Result<(PathBuf, String)> {
-        let found = entries(&self.home.join("boot"))?
-            .into_iter()
-            .find_map(|path| {
-                let name = path.file_name()?.to_str()?;
-                let version = name.strip_prefix("vmlinuz-")?.to_owned();
-                Some((path, version))
-            });
+        let listed = |below| entries(&self.home.join(below)).unwrap_or_default();
+        let in_boot = listed("boot").into_iter().find_map(|path| {
+            let version = path.file_name()?.to_str()?.strip_prefix("vmlinuz-")?;
+            Some((path.clone(), version.to_owned()))
+        });
+        let with_modules = || {
+            listed("usr/lib/modules").into_iter().find_map(|directory| {
+                let image = directory.join("vmlinuz");
+                let version = directory.file_name()?.to_str()?.to_owned();
+                image.is_file().then_some((image, version))
+            })
+        };
+        let found = in_boot.or_else(with_modules);
         found.with_context(|| format!("no kernel in {}", self.home.display()))
     }
 

@@ -11,23 +11,41 @@ use crate::workspace::Workspace;
 
 /// What the machine itself needs, and what pods and iptables rules are made of. What a kernel has built
 /// in, or does not have under this name, is passed over; tests tell when it was needed.
-const WANTED: [&str; 16] = [
+const WANTED: [&str; 34] = [
     "virtio_pci",
     "virtio_blk",
     "veth",
+    "dummy",
     "iptable_nat",
     "ip6table_nat",
+    "iptable_filter",
+    "ip6table_filter",
+    "iptable_mangle",
+    "ip6table_mangle",
+    "iptable_raw",
+    "ip6table_raw",
     "xt_owner",
     "xt_REDIRECT",
+    "xt_nat",
     "xt_multiport",
     "xt_comment",
     "xt_conntrack",
     "xt_tcpudp",
+    "xt_mark",
+    "xt_addrtype",
+    "ipt_REJECT",
+    "ip6t_REJECT",
     "nft_compat",
     "nf_tables",
     "nft_chain_nat",
     "nft_counter",
-    "dummy",
+    "nft_nat",
+    "nft_redir",
+    "nft_ct",
+    "nft_reject_inet",
+    "tcp_diag",
+    "unix_diag",
+    "udp_diag",
 ];
 
 /// A module, ready to be loaded.
@@ -115,8 +133,8 @@ fn module_name(path: &Path) -> Option<String> {
 /// What a module says it depends on: `depends=a,b` among the strings of its section `.modinfo`.
 fn dependencies(content: &[u8]) -> Vec<String> {
     const KEY: &[u8] = b"depends=";
-    let strings = content.split(|byte| *byte == 0);
-    let found = strings.filter_map(|string| string.strip_prefix(KEY)).next();
+    let mut strings = content.split(|byte| *byte == 0);
+    let found = strings.find_map(|string| string.strip_prefix(KEY));
     let names = String::from_utf8_lossy(found.unwrap_or_default()).into_owned();
     let names = names.split(',').filter(|name| !name.is_empty());
     names.map(|name| name.replace('-', "_")).collect()
