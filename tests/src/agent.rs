@@ -98,9 +98,29 @@ impl Agent {
         Process::start("osm-agent", command)
     }
 
+    /// Runs a command about a pod that is attached here.
+    #[track_caller]
+    pub fn ask(&self, pod: &Pod, command: &[&str]) -> Outcome {
+        let about = ["--pod", pod.name()];
+        self.ask_all(&[command, &about[..]].concat())
+    }
+
+    /// Runs a command about all that is attached here.
+    #[track_caller]
+    pub fn ask_all(&self, command: &[&str]) -> Outcome {
+        let state = self.state.path().display().to_string();
+        self.run(&[command, &["--state-dir", &state]].concat())
+    }
+
     /// `attach` for a pod; [`Attach::run`] does it.
     #[must_use]
     pub fn attach(&self, pod: &Pod) -> Attach<'_> {
+        self.attach_as(pod, pod.name())
+    }
+
+    /// The same, under another name.
+    #[must_use]
+    pub fn attach_as(&self, pod: &Pod, name: &str) -> Attach<'_> {
         let attach = Attach {
             agent: self,
             args: vec!["attach".into()],
@@ -109,20 +129,14 @@ impl Agent {
         attach
             .option("--netns", pod.netns.path())
             .option("--cgroup", pod.cgroup.path())
-            .option("--pod", pod.name())
+            .option("--pod", name)
             .option("--state-dir", self.state.path())
     }
 
     /// `detach` for a pod.
     #[track_caller]
     pub fn detach(&self, pod: &Pod) -> Outcome {
-        self.run(&[
-            OsStr::new("detach"),
-            OsStr::new("--pod"),
-            OsStr::new(pod.name()),
-            OsStr::new("--state-dir"),
-            self.state.path().as_os_str(),
-        ])
+        self.ask(pod, &["detach"])
     }
 }
 
@@ -161,6 +175,16 @@ impl Attach<'_> {
     pub fn flag(mut self, flag: &str) -> Self {
         self.args.push(flag.into());
         self
+    }
+
+    /// What is to be run, for who runs it otherwise. Only without [`Self::config`], whose file goes.
+    ///
+    /// # Panics
+    /// Where a path is not UTF-8.
+    #[must_use]
+    pub fn into_args(self) -> Vec<String> {
+        let args = self.args.into_iter().map(OsString::into_string);
+        args.collect::<Result<_, _>>().expect("UTF-8")
     }
 
     /// Does it.

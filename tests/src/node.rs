@@ -15,7 +15,7 @@ use crate::SLOWNESS;
 use crate::agent::{self, Agent, Outcome};
 use crate::process::Process;
 use crate::state::{StateDir, TempDir};
-use crate::world::Pod;
+use crate::world::{Pod, World};
 
 /// How long anything may take that has to come about.
 pub const PATIENCE: Duration = Duration::from_secs(20).saturating_mul(SLOWNESS);
@@ -49,6 +49,19 @@ impl Node {
         node.mesh("{}");
         let (pods, mesh) = (node.pod_files(), node.mesh_file());
         Some(node.flag("--pods", &pods).flag("--config", &mesh))
+    }
+
+    /// A world whose pod it intercepts, under this `spec` of the mesh's; none where the test has to be
+    /// skipped.
+    #[must_use]
+    #[track_caller]
+    pub fn intercepting(spec: &str) -> Option<(World, Self)> {
+        let (world, mut node) = (World::new()?, Self::new()?);
+        node.mesh(spec);
+        node.add_pod(&world.pod, &[]);
+        node.start();
+        node.wait_intercepted(&world.pod);
+        Some((world, node))
     }
 
     /// One that only learns of pods by their requests.

@@ -69,31 +69,6 @@ pub fn getsockopt(socket: BorrowedFd<'_>, level: i32, name: i32, len: u32) -> io
     Ok(value)
 }
 
-/// Has the kernel choose the socket's port from this range (`IP_LOCAL_PORT_RANGE` in ip(7),
-/// Linux 6.3).
-///
-/// # Errors
-/// `ENOPROTOOPT` on older kernels.
-pub fn set_local_ports(socket: BorrowedFd<'_>, first: u16, last: u16) -> io::Result<()> {
-    const IP_LOCAL_PORT_RANGE: i32 = 51;
-    let range = u32::from(last) << 16 | u32::from(first);
-    let length = libc::socklen_t::try_from(size_of::<u32>()).map_err(io::Error::other)?;
-    // SAFETY: the value is as long as is said, and the kernel only reads it.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            IP_LOCAL_PORT_RANGE,
-            std::ptr::from_ref(&range).cast(),
-            length,
-        )
-    };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
-}
-
 /// Where the peer of an accepted socket wanted to go: `SO_ORIGINAL_DST` at `SOL_IP` for IPv4 and
 /// v4-mapped sockets, at `SOL_IPV6` for the rest. `local` is the socket's own address.
 ///

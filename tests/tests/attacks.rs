@@ -125,6 +125,50 @@ fn pod_with_a_hanging_sidecar_takes_no_more_than_its_share() {
     assert_eq!(connection.answered_by(), "remote");
 }
 
+/// The memory that the kernel gives a socket for its options is the application's to use up, or, with rights
+/// over its network, to take away.
+#[test]
+fn socket_that_has_no_room_for_a_note_is_refused() {
+    let Some(mesh) = Mesh::handing_over(true) else {
+        return;
+    };
+    let pod = &mesh.world.pod;
+    let mut sidecar = pod.sidecar();
+    let _remote = mesh.world.outside.server("remote", &[REMOTE]);
+    let mut app = pod.app();
+    pod.netns.sysctl("net/core/optmem_max", "0");
+    let refused = app.connect(Dial::to(REMOTE).no_greeting());
+    assert_eq!(refused.error(), "EPERM");
+    assert_eq!(counted(&mesh, "refuse-no-memory"), 1);
+    sidecar.expect_no_connection();
+    pod.netns.sysctl("net/core/optmem_max", "131072");
+    expect_outbound(&mut sidecar, &app.connect(REMOTE), REMOTE, pod.ip4());
+}
+
+#[test]
+fn multicast_and_broadcast_are_left_to_the_kernel_which_refuses_them() {
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
+    let mut sidecar = mesh.world.pod.sidecar();
+    let mut app = mesh.world.pod.app();
+    for (to, count) in [("224.0.0.1:80", 1), ("255.255.255.255:80", 2)] {
+        let refused = app.connect(Dial::to(to).no_greeting());
+        assert!(!refused.connected, "{refused:?}");
+        assert_eq!(counted(&mesh, "pass-unroutable"), count, "{to}");
+    }
+    sidecar.expect_no_connection();
+}
+
+/// How many connections of the pod there were of a reason.
+fn counted(mesh: &Mesh, reason: &str) -> u64 {
+    let asked = ["status", "-o", "json", "--agent-url", "http://127.0.0.1:9"];
+    let said = mesh.agent.ask(&mesh.world.pod, &asked).succeeded().stdout;
+    let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let counters = &said["pods"][0]["counters"];
+    counters[reason].as_u64().expect("a number")
+}
+
 #[test]
 fn more_listeners_than_are_kept_come_and_go() {
     let Some(mesh) = Mesh::attached(&Lists::default()) else {

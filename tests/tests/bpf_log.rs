@@ -5,7 +5,7 @@ mod mesh;
 use std::{fs, process::Command, thread, time::Duration};
 
 use mesh::Mesh;
-use osm_tests::{Dial, Need, missing, process::Process};
+use osm_tests::{Dial, Need, Node, missing, process::Process};
 
 const OWN: &str = "10.77.1.2:8080";
 
@@ -78,6 +78,24 @@ fn programs_log_what_the_level_lets_through() {
             );
         }
     }
+}
+
+#[test]
+fn node_agent_has_the_records_in_its_log_from_one_restart_to_the_next() {
+    let Some((world, mut node)) = Node::intercepting("{}") else {
+        return;
+    };
+    let _ = node.stop();
+    node = node.flag("--bpf-log", "info");
+    node.start();
+    node.wait_intercepted(&world.pod);
+    let _sidecar = world.pod.sidecar_with(&["--quiet"]);
+    let (level, words) = RECORDS[1];
+    node.wait("the listener is told of", |node| {
+        let log = node.log();
+        log.lines()
+            .any(|line| line.contains(level) && line.contains(words))
+    });
 }
 
 /// For a while; false.

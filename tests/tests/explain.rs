@@ -3,7 +3,7 @@
 mod mesh;
 
 use mesh::{Lists, Mesh, expect_direct, expect_inbound, expect_outbound, expect_refused};
-use osm_tests::{Actor, Dial, Need, Node, Outcome, SIDECAR_UID, World, missing};
+use osm_tests::{Actor, Dial, Need, Node, Outcome, SIDECAR_UID, missing};
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -22,10 +22,8 @@ spec:
 /// `explain` for the mesh's pod.
 #[track_caller]
 fn run(mesh: &Mesh, flags: &[&str]) -> Outcome {
-    let state = mesh.agent.state().path().display().to_string();
-    let pod = mesh.world.pod.name();
-    let always = ["explain", "--pod", pod, "--state-dir", &state];
-    mesh.agent.run(&[&always[..], flags].concat())
+    let command = [&["explain"], flags].concat();
+    mesh.agent.ask(&mesh.world.pod, &command)
 }
 
 #[track_caller]
@@ -218,34 +216,20 @@ fn wrong_questions_say_what_is_wrong_and_what_there_is() {
         assert_eq!(outcome.status.code(), Some(code), "{outcome}");
         assert!(outcome.stderr.contains(words), "{outcome}");
     }
-    let state = mesh.agent.state().path().display().to_string();
-    let other = [
-        "explain",
-        "--pod",
-        "other",
-        "--to",
-        REMOTE,
-        "--state-dir",
-        &state,
-    ];
-    let outcome = mesh.agent.run(&other).failed();
+    let other = ["explain", "--pod", "other", "--to", REMOTE];
+    let outcome = mesh.agent.ask_all(&other).failed();
     assert!(outcome.stderr.contains(mesh.world.pod.name()), "{outcome}");
 }
 
 #[test]
 fn running_agent_does_not_keep_it_from_answering() {
-    let (Some(world), Some(mut node)) = (World::new(), Node::new()) else {
+    let Some((world, node)) = Node::intercepting("{traffic: {outboundPortExclusionList: [5432]}}")
+    else {
         return;
     };
-    node.mesh("{traffic: {outboundPortExclusionList: [5432]}}");
-    node.add_pod(&world.pod, &[]);
-    node.start();
-    node.wait_intercepted(&world.pod);
-    let state = node.state().path().display().to_string();
-    let to = ["--to", "192.0.2.20:5432", "--state-dir", &state];
     let name = format!("test/{}", world.pod.name());
-    let asked = [&["explain", "--pod", &name][..], &to].concat();
-    let said = node.agent().run(&asked).succeeded().stdout;
+    let asked = ["explain", "--pod", &name, "--to", "192.0.2.20:5432"];
+    let said = node.agent().ask_all(&asked).succeeded().stdout;
     assert!(said.contains("pass (pass-excluded-port)"), "{said}");
     assert!(
         said.contains("5432 (spec.traffic.outboundPortExclusionList)"),

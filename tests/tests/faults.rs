@@ -22,21 +22,8 @@ const REMOTE: &str = "198.51.100.10:80";
 const PORTS: &str = "openservicemesh.io/outbound-port-exclusion-list=81";
 
 fn attach_args(mesh: &Mesh, pod: &Pod) -> Vec<String> {
-    [
-        "attach",
-        "--mode",
-        "ebpf",
-        "--pod",
-        pod.name(),
-        "--netns",
-        &pod.netns.path().display().to_string(),
-        "--cgroup",
-        &pod.cgroup.path().display().to_string(),
-        "--state-dir",
-        &mesh.agent.state().path().display().to_string(),
-    ]
-    .map(String::from)
-    .to_vec()
+    let attach = mesh.agent.attach(pod).option("--mode", "ebpf");
+    attach.into_args()
 }
 
 /// Runs the agent where the kernel answers one command of bpf(2) with an error.
@@ -128,8 +115,7 @@ fn kernel_without_bpf_is_left_to_iptables_unless_ebpf_is_in_force() {
     let pod = &mesh.world.pod;
     let mut sidecar = pod.sidecar();
     let _remote = mesh.world.outside.server("remote", &[REMOTE]);
-    let auto = |args: Vec<String>| [&args[..1], &args[3..]].concat();
-    let args = auto(attach_args(&mesh, pod));
+    let args = mesh.agent.attach(pod).into_args();
     let output = run_where_bpf_fails(&args, PROG_LOAD, libc::EINVAL);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{stderr}");
@@ -267,7 +253,11 @@ fn one_pod_s_namespace_with_another_s_cgroup_is_refused() {
     let second = mesh.world.add_pod();
     let _process = second.app();
     let mut args = attach_args(&mesh, &mesh.world.pod);
-    args[8] = second.cgroup.path().display().to_string();
+    let at = args
+        .iter()
+        .position(|arg| arg == "--cgroup")
+        .expect("a flag");
+    args[at + 1] = second.cgroup.path().display().to_string();
     let outcome = mesh.agent.run(&args);
     assert_eq!(outcome.status.code(), Some(2), "{outcome}");
     assert!(

@@ -4,7 +4,7 @@
 mod mesh;
 
 use mesh::{Lists, Mesh, expect_direct, expect_outbound, expect_refused};
-use osm_tests::{Dial, Need, Node, Outcome, World, missing};
+use osm_tests::{Dial, Need, Node, Outcome, missing};
 
 const REMOTE: &str = "198.51.100.10:80";
 /// Where no agent is.
@@ -21,10 +21,7 @@ fn attached() -> Option<Mesh> {
 /// One command about the mesh's pod.
 #[track_caller]
 fn ask(mesh: &Mesh, command: &[&str]) -> Outcome {
-    let state = mesh.agent.state().path().display().to_string();
-    let pod = mesh.world.pod.name();
-    let flags = ["--pod", pod, "--state-dir", &state];
-    mesh.agent.run(&[command, &flags[..]].concat())
+    mesh.agent.ask(&mesh.world.pod, command)
 }
 
 #[track_caller]
@@ -145,21 +142,18 @@ fn link_that_is_detached_is_found_by_each_command() {
 
 #[test]
 fn wrong_list_and_agent_that_is_gone_are_found_in_the_status() {
-    let (Some(world), Some(mut node)) = (World::new(), Node::new()) else {
+    let Some((world, mut node)) =
+        Node::intercepting("{traffic: {outboundPortExclusionList: [5432]}}")
+    else {
         return;
     };
-    node.mesh("{traffic: {outboundPortExclusionList: [5432]}}");
-    node.add_pod(&world.pod, &[]);
-    node.start();
-    node.wait_intercepted(&world.pod);
     node.mesh("{traffic: {outboundPortExclusionList: [70000]}}");
     node.wait("the wrong list is refused", |node| {
         !node.status()["mesh_problem"].is_null()
     });
-    let state = node.state().path().display().to_string();
     let status = |node: &Node, url: &str| {
-        let flags = ["status", "--agent-url", url, "--state-dir", &state];
-        node.agent().run(&flags).succeeded()
+        let asked = ["status", "--agent-url", url];
+        node.agent().ask_all(&asked).succeeded()
     };
     let said = status(&node, &node.url());
     expect_words(&said, &["70000", "outboundPortExclusionList"]);

@@ -13,11 +13,13 @@ mod docs;
 mod envoy;
 mod kubernetes;
 mod logged;
+mod long;
 mod privilege;
 mod progress;
 mod setup;
 mod shortcut;
 mod signals;
+mod soak;
 mod test;
 mod vm_test;
 mod workspace;
@@ -61,6 +63,8 @@ enum Verb {
     Shortcut(shortcut::Args),
     /// Run the tests on Debian's kernels, in virtual machines.
     VmTest(vm_test::Args),
+    /// Everything that may happen on a node, at random and under load, each connection checked; needs root.
+    Soak(soak::Args),
     /// Measure what interception costs, against iptables and against none; needs root.
     Bench(bench::Args),
     /// Run the agent against a real Kubernetes API server, built the first time; needs root.
@@ -92,6 +96,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Conformance(args) => conformance::run(&workspace, args),
         Verb::Shortcut(args) => shortcut::run(&workspace, args),
         Verb::VmTest(args) => vm_test::run(&workspace, args),
+        Verb::Soak(args) => soak::run(&workspace, args),
         Verb::Bench(args) => bench::run(&workspace, args),
         Verb::E2eKubernetes(args) => kubernetes::run(&workspace, args),
         Verb::Demo(args) => demo::run(&workspace, args),

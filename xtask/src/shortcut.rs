@@ -3,16 +3,16 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use crate::build::{self, AGENT};
-use crate::setup;
+use crate::long::{self, Test};
 use crate::workspace::Workspace;
-use crate::{privilege, signals, test};
 
-/// The test program that does it, and the test in it.
-const PROGRAM: &str = "shortcut";
-const TEST: &str = "random_traffic";
+const TEST: Test = Test {
+    program: "shortcut",
+    name: "random_traffic",
+    with_next: false,
+};
 
 /// Arguments of `shortcut`.
 #[derive(clap::Args)]
@@ -40,40 +40,18 @@ pub struct Args {
 ///
 /// When something needed is missing or a build fails.
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
-    setup::ensure(workspace, &[&build::NEEDS[..], &test::NEEDS].concat())?;
-    privilege::verify(workspace)?;
-    let agent = build::named(&build::binaries(workspace)?, AGENT)?;
-    let programs = test::programs(workspace, "Building the tests", &build::PACKAGES)?;
-    let program = programs
-        .iter()
-        .find(|program| program.source.iter().any(|part| part == PROGRAM))
-        .context("the tests have no program of that name")?;
-    let mut environment = vec![
-        ("OSM_AGENT", OsString::from(agent)),
-        (
-            "OSM_SHORTCUT_SECONDS",
-            (args.minutes * 60).to_string().into(),
-        ),
-        ("OSM_SHORTCUT_PARALLEL", args.parallel.to_string().into()),
-    ];
     let numbers = [
-        ("OSM_SHORTCUT_SEED", Some(args.seed.unwrap_or_else(now))),
+        ("OSM_SHORTCUT_SECONDS", Some(args.minutes * 60)),
+        ("OSM_SHORTCUT_PARALLEL", Some(args.parallel)),
+        ("OSM_SHORTCUT_SEED", Some(long::seed(args.seed))),
         ("OSM_SHORTCUT_CONNECTION", args.connection),
     ];
+    let mut variables: Vec<(_, OsString)> = Vec::new();
     for (name, value) in numbers {
-        environment.extend(value.map(|value| (name, value.to_string().into())));
+        variables.extend(value.map(|value| (name, value.to_string().into())));
     }
     if args.off {
-        environment.push(("OSM_SHORTCUT", "off".into()));
+        variables.push(("OSM_SHORTCUT", "off".into()));
     }
-    let mut command = privilege::as_root(workspace, &environment)?;
-    command.arg(&program.path).args([TEST, "--nocapture"]);
-    signals::run(&mut command)
-}
-
-/// Another seed every second; it is printed.
-fn now() -> u64 {
-    let now = std::time::SystemTime::now();
-    let since = now.duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
+    long::run(workspace, &TEST, variables)
 }

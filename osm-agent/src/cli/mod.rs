@@ -17,7 +17,7 @@ pub(crate) mod out;
 mod policy;
 mod run;
 mod status;
-mod style;
+pub(crate) mod style;
 
 use std::path::PathBuf;
 

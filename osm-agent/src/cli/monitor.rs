@@ -1,6 +1,6 @@
 //! `osm-agent monitor`
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use clap::{
     Args, ValueEnum,
@@ -10,7 +10,6 @@ use osm_ebpf_common::reason::{Kind, Reason};
 
 use super::State;
 use crate::{
-    daemon::serve::log::wants_colours,
     error::Result,
     monitor::{self, Options, filter::Filter, show},
 };
@@ -100,7 +99,6 @@ impl Monitor {
                 port: self.port,
             },
             format,
-            coloured: wants_colours(&io::stdout()),
             count: self.count,
             duration: self.duration.map(Duration::from_secs),
         })

@@ -13,8 +13,10 @@
 //! * [`locate`]: where a pod is in the kernel,
 //! * [`status`]: what the loop shows of itself, and [`metrics`], what it counts,
 //! * [`request`]: what init containers and the CNI plugin ask for,
+//! * [`confine`]: what it gives up first of all,
 //! * [`run`]: puts it all together, and [`serve`]: what a service has to have.
 
+pub mod confine;
 pub mod control;
 pub mod locate;
 pub mod metrics;

@@ -14,6 +14,7 @@ use std::{
 };
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rustix::thread::CapabilitySet;
 use tokio::{
     runtime,
     sync::{
@@ -26,6 +27,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
+    confine::confine,
     control::{self, Control, Outlets},
     locate::Locator,
     metrics::{Answered, Asked, Metrics, SourceKind},
@@ -78,6 +80,11 @@ where
     L: FnOnce() -> Result<()> + Send + 'static,
 {
     raise_file_limit();
+    // Before anything else runs: what a thread has given up, those that it starts have not.
+    confine(match &options.agent_socket {
+        Some(socket) if socket.owner.is_some() => CapabilitySet::CHOWN,
+        _ => CapabilitySet::empty(),
+    })?;
     let (tell, events) = channel();
     let (status, shown) = watch::channel(Status::default());
     let (notices, words) = unbounded_channel();

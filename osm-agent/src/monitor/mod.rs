@@ -43,8 +43,6 @@ pub struct Options {
     pub filter: Filter,
     /// How they look.
     pub format: Format,
-    /// Whether in colours.
-    pub coloured: bool,
     /// How many, at most.
     pub count: Option<u64>,
     /// For how long, at most.
@@ -63,7 +61,7 @@ pub fn run(options: &Options) -> Result<()> {
     greet(&names);
     let mut monitor = Monitor {
         events,
-        show: Show::new(options.format, options.coloured, names),
+        show: Show::new(options.format, names),
         out: BufWriter::new(io::stdout()),
         left: options.count.unwrap_or(u64::MAX),
         lost: 0,

@@ -17,7 +17,10 @@ use serde::Serialize;
 
 use super::names::Names;
 use crate::{
-    cli::out::{plain, warn},
+    cli::{
+        out::{plain, warn},
+        style,
+    },
     ebpf::events::{Missed, since_boot},
 };
 
@@ -36,7 +39,6 @@ const WIDEST_NAME: usize = 24;
 /// Writes events.
 pub(super) struct Show {
     format: Format,
-    coloured: bool,
     names: Names,
     width: usize,
 }
@@ -63,12 +65,11 @@ struct Lost {
 }
 
 impl Show {
-    pub(super) fn new(format: Format, coloured: bool, names: Names) -> Self {
+    pub(super) fn new(format: Format, names: Names) -> Self {
         let lengths = names.all().into_iter().map(|name| name.chars().count());
         let width = lengths.max().unwrap_or_default().clamp(3, WIDEST_NAME);
         Self {
             format,
-            coloured,
             names,
             width,
         }
@@ -150,7 +151,7 @@ impl Show {
         let clock = told.time.get(11..23).unwrap_or(&told.time);
         self.line(
             [clock, &told.pod, &from, &uid, &to],
-            &self.in_colour(reason, told.verdict),
+            &in_colour(reason, told.verdict),
         )
     }
 
@@ -158,17 +159,16 @@ impl Show {
         let width = self.width;
         format!("{time:12}  {pod:width$}  {from:16}  {uid:>4}  {to:17}  {reason}")
     }
+}
 
-    fn in_colour(&self, reason: &str, verdict: Option<&str>) -> String {
-        const KINDS: [(Kind, u8); 3] = [(Kind::Redirect, 32), (Kind::Pass, 36), (Kind::Refuse, 31)];
-        let colour = KINDS
-            .iter()
-            .find(|(kind, _)| verdict == Some(kind.name()))
-            .map(|(_, colour)| colour);
-        match colour {
-            Some(colour) if self.coloured => format!("\u{1b}[{colour}m{reason}\u{1b}[0m"),
-            _ => reason.into(),
-        }
+fn in_colour(reason: &str, verdict: Option<&str>) -> String {
+    let is = |kind: Kind| verdict == Some(kind.name());
+    if is(Kind::Redirect) {
+        style::good(reason)
+    } else if is(Kind::Refuse) {
+        style::bad(reason)
+    } else {
+        reason.into()
     }
 }
 

@@ -1,6 +1,8 @@
 //! Which events are shown.
 
-use osm_tests::{Dial, World};
+use std::{process::Command, time::Duration};
+
+use osm_tests::{Dial, Need, World, agent, missing, process::Process};
 use serde_json::Value;
 
 use crate::{EXCLUDED, LISTS, OWN, PATIENCE, REMOTE, Watch, mesh::Mesh, quiet_sidecar};
@@ -77,4 +79,36 @@ fn of_one_that_ends(watch: &mut Watch) -> Vec<Value> {
     let (stdout, _) = watch.0.output();
     let lines = stdout.lines().map(serde_json::from_str);
     lines.collect::<Result<_, _>>().expect("JSON")
+}
+
+/// On a terminal, `script` stands for it.
+#[test]
+fn colours_are_for_terminals_that_want_them() {
+    if missing(&[Need::Program("script")]) {
+        return;
+    }
+    let Some(mesh) = Mesh::attached(&LISTS) else {
+        return;
+    };
+    let state = mesh.agent.state().path().display();
+    let binary = agent::binary().expect("the agent");
+    let binary = binary.display();
+    let monitor = format!("{binary} monitor --count 3 --duration 20 --state-dir {state}");
+    for (no_colour, has_colours) in [(None, true), (Some("1"), false)] {
+        let mut script = Command::new("script");
+        script.args(["-qec", &monitor, "/dev/null"]);
+        script.env("TERM", "xterm").env_remove("NO_COLOR");
+        script.envs(no_colour.map(|value| ("NO_COLOR", value)));
+        let mut script = Process::start("script", script);
+        let mut app = mesh.world.pod.app();
+        // Until it listens, it tells nothing.
+        let ended = (0..500).any(|_| {
+            let _ = app.connect(Dial::to(REMOTE).no_greeting());
+            script.wait(Duration::from_millis(20)).is_some()
+        });
+        let (text, _) = script.output();
+        assert!(ended, "{text}");
+        assert!(text.contains("redirect-outbound"), "{text}");
+        assert_eq!(text.contains('\u{1b}'), has_colours, "{text:?}");
+    }
 }

@@ -79,7 +79,7 @@ impl Contained {
 }
 
 /// Of the agent's container in `deploy/manifests`.
-fn capabilities_of_the_manifest() -> Vec<String> {
+pub fn capabilities_of_the_manifest() -> Vec<String> {
     let text = deployed("manifests/osm-interceptor.yaml");
     let objects: Vec<Value> = serde_saphyr::from_multiple(&text).expect("YAML");
     let agents = objects.iter().find(|it| it["kind"] == "DaemonSet");

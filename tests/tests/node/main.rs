@@ -8,6 +8,7 @@ mod mesh;
 mod container;
 
 mod config;
+mod confined;
 mod deployed;
 mod drift;
 mod lifecycle;

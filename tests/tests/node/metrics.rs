@@ -19,14 +19,7 @@ fn names(text: &str) -> BTreeSet<String> {
 
 /// A node with one pod, of which connections were redirected and refused.
 fn used() -> Option<(World, Node)> {
-    let (Some(world), Some(mut node)) = (World::new(), Node::new()) else {
-        return None;
-    };
-    node.mesh("{traffic: {outboundPortExclusionList: [5432, 6379]}}");
-    node.add_pod(&world.pod, &[]);
-    node.start();
-    node.wait_intercepted(&world.pod);
-    Some((world, node))
+    Node::intercepting("{traffic: {outboundPortExclusionList: [5432, 6379]}}")
 }
 
 #[test]
@@ -73,6 +66,30 @@ fn verdicts_listeners_and_lists_are_counted_and_survive_the_agent() {
     node.wait_intercepted(&world.pod);
     seen(&node, &redirected, 4.0);
     seen(&node, &refused, 1.0);
+}
+
+#[test]
+fn reading_that_fails_is_counted_and_said_and_ends_no_scrape() {
+    let Some((_world, node)) = used() else {
+        return;
+    };
+    let failed = |node: &Node| node.metric("osm_scrape_errors_total");
+    assert!(failed(&node) < 0.5, "{}", node.log());
+    let pin = node.state().path().join("maps/COUNTERS");
+    let aside = pin.with_file_name("aside");
+    fs::rename(&pin, &aside).expect("it was there");
+    let (_, text) = node.get("/metrics");
+    assert!(text.contains("osm_scrape_errors_total 1"), "{text}");
+    assert!(text.contains("osm_pods{state=\"intercepted\"} 1"), "{text}");
+    assert!(!text.contains("osm_policy_items{"), "{text}");
+    node.wait("it is said", |node| {
+        node.log().contains("not all of the metrics can be read")
+    });
+    fs::rename(&aside, &pin).expect("nobody else makes it anew so soon");
+    let (_, text) = node.get("/metrics");
+    assert!(text.contains("osm_scrape_errors_total 1"), "{text}");
+    assert!(text.contains("osm_policy_items{"), "{text}");
+    assert!(node.log().contains("can be read again"), "{}", node.log());
 }
 
 #[test]

@@ -26,9 +26,8 @@ const LISTS: Lists<'static> = Lists {
 /// `status` without an agent.
 #[track_caller]
 fn run(mesh: &Mesh, flags: &[&str]) -> Outcome {
-    let state = mesh.agent.state().path().display().to_string();
-    let always = ["status", "--agent-url", NOBODY, "--state-dir", &state];
-    mesh.agent.run(&[&always[..], flags].concat())
+    let command = ["status", "--agent-url", NOBODY];
+    mesh.agent.ask_all(&[&command[..], flags].concat())
 }
 
 #[track_caller]
@@ -218,31 +217,18 @@ fn longest_name_stays_in_the_table_and_is_whole_in_json() {
     let ranges: Vec<String> = (0..2000)
         .map(|n| format!("10.{}.{}.0/24", n / 250, n % 250))
         .collect();
-    let args = [
-        "attach",
-        "--pod",
-        &name,
-        "--netns",
-        &pod.netns.path().display().to_string(),
-        "--cgroup",
-        &pod.cgroup.path().display().to_string(),
-        "--state-dir",
-        &mesh.agent.state().path().display().to_string(),
-        "--annotation",
-        &format!(
-            "openservicemesh.io/outbound-port-exclusion-list={}",
-            ports.join(",")
-        ),
-        "--annotation",
-        &format!(
-            "openservicemesh.io/outbound-ip-range-exclusion-list={}",
-            ranges.join(",")
-        ),
-    ];
+    let attach = mesh.agent.attach_as(pod, &name);
     // An argument has at most 128 KiB.
-    let args = args.map(String::from);
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let _ = mesh.agent.run(&args).succeeded();
+    let attach = attach
+        .annotation(
+            "openservicemesh.io/outbound-port-exclusion-list",
+            &ports.join(","),
+        )
+        .annotation(
+            "openservicemesh.io/outbound-ip-range-exclusion-list",
+            &ranges.join(","),
+        );
+    let _ = attach.run().succeeded();
     let text = table(&mesh, &[]);
     assert!(text.contains("nnn…ppp"), "{text}");
     assert!(text.contains(" 2000r 15000p"), "{text}");

@@ -1,9 +1,6 @@
 //! The log, on standard error: one record a line, for people or for programs.
 
-use std::{
-    env,
-    io::{self, IsTerminal, Write},
-};
+use std::io::{self, Write};
 
 use tracing_subscriber::{
     Layer as _, Registry, filter::Targets, fmt, layer::SubscriberExt as _,
@@ -26,19 +23,13 @@ pub fn start(format: Format, directives: Targets) {
     let stderr = match format {
         Format::Text => stderr
             .with_target(false)
-            .with_ansi(wants_colours(&io::stderr()))
+            .with_ansi(console::colors_enabled_stderr())
             .compact()
             .boxed(),
         Format::Json => stderr.json().flatten_event(true).boxed(),
     };
     // It fails where there is a log already, and nowhere else.
     let _ = Registry::default().with(stderr).with(directives).try_init();
-}
-
-/// Whether a stream is a terminal, of nobody who asks for plain text (<https://no-color.org>).
-pub fn wants_colours(stream: &impl IsTerminal) -> bool {
-    let is_refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    stream.is_terminal() && !is_refused
 }
 
 /// Keeps a record on one line, whatever texts of others are in it. Never fails: interception

@@ -17,7 +17,7 @@ use std::{
 use aya::maps::{HashMap, MapData, PerCpuArray, SkStorage};
 use osm_ebpf_common::maps::{Counters, OriginalDestination, PodRecord};
 
-use super::{found, layout::Layout, maps};
+use super::{found, layout::Layout, maps, objects};
 use crate::{
     error::{Result, Tried as _},
     pod::cgroup_root,
@@ -110,6 +110,20 @@ impl View {
             .transpose()
     }
 
+    /// The pods that have links and no record, by their cookies: what is left of them where somebody has
+    /// removed pins. Of all pods where there is no view.
+    ///
+    /// # Errors
+    /// Where they can't be listed.
+    pub fn unrecorded(view: Option<&Self>, state_dir: &Path) -> Result<Vec<u64>> {
+        let mut linked = Layout::new(state_dir).linked_pods()?;
+        if let Some(view) = view {
+            let recorded = view.records()?;
+            linked.retain(|cookie| recorded.iter().all(|(recorded, _)| recorded != cookie));
+        }
+        Ok(linked)
+    }
+
     /// Every pod, and no more of it than its name.
     ///
     /// # Errors
@@ -170,6 +184,9 @@ impl View {
     fn maps_of(&self, record: &PodRecord) -> Result<&Maps, String> {
         match self.versions.get(&record.version()) {
             Some(Ok(maps)) => Ok(maps),
+            Some(Err(why)) if record.version() == objects::version() => Err(format!(
+                "a map of its programs is pinned no longer, which the node agent and `osm-agent attach` mend: {why}"
+            )),
             Some(Err(why)) => Err(format!(
                 "it is intercepted by another version of the agent, whose maps this one can't read: {why}"
             )),

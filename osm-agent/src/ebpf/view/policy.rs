@@ -46,24 +46,6 @@ impl View {
         let interfaces = interfaces(maps, pod.netns_cookie, word.id(), netns)?;
         Ok(Policy::of_stored(ranges, pages, interfaces, word.flags()))
     }
-
-    /// The pods that have links and no record, by their cookies: what is left of them where
-    /// somebody has removed pins. `view` is what was opened there.
-    ///
-    /// # Errors
-    /// Where they can't be listed.
-    pub fn unrecorded(view: Option<&Self>, state_dir: &std::path::Path) -> Result<Vec<u64>> {
-        let mut linked = crate::ebpf::layout::Layout::new(state_dir).linked_pods()?;
-        if let Some(view) = view {
-            let recorded: BTreeSet<u64> = view
-                .records()?
-                .into_iter()
-                .map(|(cookie, _)| cookie)
-                .collect();
-            linked.retain(|cookie| !recorded.contains(cookie));
-        }
-        Ok(linked)
-    }
 }
 
 fn interfaces(maps: &Maps, cookie: u64, policy: u32, netns: &Netns) -> Result<BTreeSet<String>> {

@@ -2,14 +2,16 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use anyhow::{Result, anyhow};
 use osm_tests::canonical;
 use osm_tests::event::{Event, Listener};
-use osm_tests::sys::{self, error_name, original_destination};
+use osm_tests::sys::{error_name, original_destination};
 use tokio::io::copy_bidirectional_with_sizes;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -202,13 +204,30 @@ impl Sidecar {
     }
 }
 
-/// From a port that no application is given: a server that sees it knows whom it talks to.
+/// The ports from which a sidecar dials: below those that the kernel gives to applications. A server that
+/// sees one of them knows whom it talks to.
+const OWN_PORTS: Range<u16> = 20_000..32_000;
+
 async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
-    let socket = match to {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    // Older kernels choose any.
-    let _ = sys::set_local_ports(socket.as_fd(), 20_000, 31_999);
-    socket.connect(to).await
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    // Sidecars in one pod begin at different ports.
+    let first = usize::try_from(std::process::id()).map_or(0, |pid| pid.wrapping_mul(1009));
+    for _ in OWN_PORTS {
+        let next = first.wrapping_add(NEXT.fetch_add(1, Relaxed)) % OWN_PORTS.len();
+        let port = OWN_PORTS.start + u16::try_from(next).unwrap_or_default();
+        let (socket, own): (_, IpAddr) = match to {
+            SocketAddr::V4(_) => (TcpSocket::new_v4()?, Ipv4Addr::UNSPECIFIED.into()),
+            SocketAddr::V6(_) => (TcpSocket::new_v6()?, Ipv6Addr::UNSPECIFIED.into()),
+        };
+        socket.set_reuseaddr(true)?;
+        let connected = match socket.bind((own, port).into()) {
+            Ok(()) => socket.connect(to).await,
+            Err(error) => Err(error),
+        };
+        match connected.as_ref().map_err(io::Error::kind) {
+            Err(io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable) => {}
+            _ => return connected,
+        }
+    }
+    Err(io::ErrorKind::AddrInUse.into())
 }
