@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use super::suites::Suite;
 use crate::build::{self, AGENT, PACKAGES};
 use crate::cargo::{self, Executable};
+use crate::test;
 use crate::workspace::Workspace;
 
 /// Optimised a little: in an emulated machine, what is not is ten times slower.
@@ -55,7 +56,9 @@ pub fn all(workspace: &Workspace, suites: &[&Suite]) -> Result<Built> {
         tests.args(["--test", program]);
     }
     let mut tests = cargo::run("Building the tests, for machines", &mut tests)?;
-    tests.retain(|program| program.is_test);
+    // Other packages have test programs of the same names.
+    let package = workspace.root().join(test::KERNEL_TESTS);
+    tests.retain(|program| program.is_test && program.package == package);
     Ok(Built {
         binaries,
         next_agent,
