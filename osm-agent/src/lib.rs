@@ -22,6 +22,8 @@ pub mod daemon;
 pub mod ebpf;
 pub mod error;
 pub mod explain;
+#[doc(hidden)]
+pub mod fuzzed;
 pub mod init;
 pub mod interceptor;
 pub mod iptables;

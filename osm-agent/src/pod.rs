@@ -10,7 +10,7 @@ use osm_ebpf_common::{SIDECAR_UID, maps::PodRecord};
 use crate::error::{Error, Result, Tried as _};
 
 pub use cgroup::{Cgroup, cgroup_root};
-pub(crate) use cgroup::{Guarded, is_gone, processes_below};
+pub(crate) use cgroup::{Guarded, is_gone, of_process as cgroup_of_process, processes_below};
 pub use netns::Netns;
 use netns::is_link_local;
 pub(crate) use netns::{inside, own_addresses};
@@ -33,6 +33,20 @@ pub struct Pod {
     pub link_local: Vec<IpAddr>,
     /// The sidecar's user, as the initial user namespace numbers it.
     pub sidecar_uid: u32,
+    /// The cgroup of the sidecar's container.
+    pub sidecar_cgroup: SidecarCgroup,
+}
+
+/// The cgroup that the sidecar's processes are in.
+#[derive(Debug, Default)]
+pub enum SidecarCgroup {
+    /// Nobody says: as the programs know it.
+    #[default]
+    Unsaid,
+    /// It is not known.
+    Unknown,
+    /// This.
+    Known(Cgroup),
 }
 
 impl Pod {
@@ -93,7 +107,22 @@ impl Pod {
             addresses,
             link_local,
             sidecar_uid: SIDECAR_UID,
+            sidecar_cgroup: SidecarCgroup::Unsaid,
         })
+    }
+}
+
+impl SidecarCgroup {
+    /// The kernel's number of it; `before` is how the programs know it.
+    ///
+    /// # Errors
+    /// Where the kernel can't tell.
+    pub fn id(&self, before: Option<u64>) -> Result<Option<u64>> {
+        match self {
+            Self::Unsaid => Ok(before),
+            Self::Unknown => Ok(None),
+            Self::Known(cgroup) => cgroup.id().map(Some),
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! The decision: what becomes of one connection.
 //!
-//! [`outbound`] and [`inbound`] are the only places where `spec.md` becomes code. The BPF
+//! [`outbound`], [`inbound`] and [`bind`] are the only places where `spec.md` becomes code. The BPF
 //! programs call them over kernel maps, the agent over the same maps read back, the tests
 //! over plain sets.
 
-use crate::{DIRECT_INBOUND_PORTS, address::Address, reason::Reason};
+use crate::{DIRECT_INBOUND_PORTS, GUARDED_PORTS, address::Address, reason::Reason};
 
 /// What the decision asks of the pod it decides for.
 pub trait Pod {
@@ -22,6 +22,8 @@ pub trait Pod {
     fn excludes_interface(&self, index: u32) -> bool;
     /// Whether the sidecar's calls to the local host go to the pod's address.
     fn local_host_is_pod_address(&self) -> bool;
+    /// Whether the sidecar's ports are for the sidecar alone.
+    fn guards_ports(&self) -> bool;
 }
 
 /// Seen from the pod.
@@ -79,6 +81,15 @@ impl Inbound {
             || self.client.is_loopback()
             || self.client == self.destination
     }
+}
+
+/// A port that a process of the pod asks to be bound to.
+#[derive(Clone, Copy, Debug)]
+pub struct Bind {
+    /// The port, host byte order; 0 for one that the kernel chooses.
+    pub port: u16,
+    /// Whether the caller is the sidecar.
+    pub by_sidecar: bool,
 }
 
 /// What is done with a connection.
@@ -176,6 +187,23 @@ pub fn inbound<P: Pod>(pod: &P, connection: &Inbound) -> Verdict {
         return Verdict::Pass(Reason::PassReservedPort);
     }
     Verdict::Redirect(Direction::Inbound, Reason::RedirectInbound)
+}
+
+/// Decides on a bind() of TCP to whatever address: the reason to refuse it, or none. Ports of the
+/// probes are not among the guarded ones, as others than the sidecar may answer there.
+#[inline(always)]
+pub fn bind<P: Pod>(pod: &P, bind: &Bind) -> Option<Reason> {
+    (is_guarded_port(bind.port) && !bind.by_sidecar && pod.guards_ports())
+        .then_some(Reason::RefuseReservedPortBind)
+}
+
+/// Whether it is a port that the sidecar may have for itself. Asked first: others cost no look-up.
+#[inline(always)]
+#[must_use]
+pub const fn is_guarded_port(port: u16) -> bool {
+    // Spelled out, as below.
+    let [admin, outbound, inbound, metrics] = GUARDED_PORTS;
+    port == admin || port == outbound || port == inbound || port == metrics
 }
 
 /// Whether clients reach this port of the pod directly, whatever the lists say.

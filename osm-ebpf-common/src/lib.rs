@@ -15,17 +15,22 @@ pub mod reason;
 #[cfg(feature = "user")]
 mod user;
 
+#[cfg(feature = "user")]
+pub use user::read_value;
+
 /// The sidecar's listener for outbound connections.
 pub const OUTBOUND_PORT: u16 = 15001;
 /// The sidecar's listener for inbound connections.
 pub const INBOUND_PORT: u16 = 15003;
 /// Ports of the pod that clients reach directly: metrics and rewritten probes.
 pub const DIRECT_INBOUND_PORTS: [u16; 5] = [15010, 15901, 15902, 15903, 15904];
+/// The sidecar's ports that nobody else of the pod may be bound to: administration, both listeners, metrics.
+pub const GUARDED_PORTS: [u16; 4] = [15000, OUTBOUND_PORT, INBOUND_PORT, 15010];
 /// The user ID of the sidecar inside the pod.
 pub const SIDECAR_UID: u32 = 1500;
 /// The layout of the maps that one version of the agent has for itself. It changes with every
 /// incompatible change of [`maps`] that [`SHARED_LAYOUT`] is not about.
-pub const LAYOUT_VERSION: u32 = if cfg!(feature = "next-layout") { 3 } else { 2 };
+pub const LAYOUT_VERSION: u32 = if cfg!(feature = "next-layout") { 4 } else { 3 };
 /// The layout of the maps that all versions of the agent share: [`maps::OriginalDestination`],
 /// [`maps::HandshakeKey`], [`maps::ListenerKey`], [`maps::Counters`], [`maps::PodRecord`] and
 /// [`maps::State`]. Where it changes, pods have to be let go of before the agent is upgraded.

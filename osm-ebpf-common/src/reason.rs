@@ -62,6 +62,8 @@ reasons! {
     LostDestination = "lost-destination",
     /// The socket had another connection before, whose bytes the loopback shortcut may still hold.
     RefuseReusedSocket = "refuse-reused-socket",
+    /// Somebody else asked to be bound to a port of the sidecar's.
+    RefuseReservedPortBind = "refuse-reserved-port-bind",
 }
 
 /// What was done with a connection.
@@ -112,7 +114,8 @@ impl Reason {
             | Self::RefuseNoInboundListener
             | Self::RefuseNoMemory
             | Self::RefuseTooManyHandshakes
-            | Self::RefuseReusedSocket => Kind::Refuse,
+            | Self::RefuseReusedSocket
+            | Self::RefuseReservedPortBind => Kind::Refuse,
         }
     }
 }

@@ -52,12 +52,18 @@ impl Event {
     /// An event as it lies in the ring buffer; none where that is of another size.
     #[must_use]
     pub fn read(bytes: &[u8]) -> Option<Self> {
-        if bytes.len() != size_of::<Self>() {
-            return None;
-        }
-        // SAFETY: these are as many bytes as it has, and every bit pattern is a value: see below.
-        Some(unsafe { bytes.as_ptr().cast::<Self>().read_unaligned() })
+        read_value(bytes)
     }
+}
+
+/// A value as it lies in a map; none where that is of another size.
+#[must_use]
+pub fn read_value<T: aya::Pod>(bytes: &[u8]) -> Option<T> {
+    if bytes.len() != size_of::<T>() {
+        return None;
+    }
+    // SAFETY: these are as many bytes as it has, and every bit pattern is a value: see below.
+    Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
 }
 
 macro_rules! pod {

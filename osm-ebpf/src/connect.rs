@@ -76,7 +76,7 @@ fn decide(
         &Outbound {
             destination: meant(dialled.address(), socket),
             port: dialled.port(),
-            by_sidecar: kernel::current_uid() == pod.entry.sidecar_uid(),
+            by_sidecar: pod.is_caller_the_sidecar(),
         },
     );
     match verdict {

@@ -1,5 +1,5 @@
 //! The BPF programs' shared parts. The entry points are the two binaries: `osm-cgroup`
-//! (connect, names, handshake, options) and `osm-netns` (inbound).
+//! (connect, bind, names, handshake, options) and `osm-netns` (inbound).
 //!
 //! Everything that touches a kernel context or calls a helper is in [`kernel`]; everything
 //! that decides is in `osm_ebpf_common::decision`.
@@ -12,6 +12,7 @@
     reason = "contexts hold ports and flags in wider fields; a check would bring a panic with it"
 )]
 
+pub mod bind;
 pub mod connect;
 pub mod destinations;
 pub mod events;

@@ -10,7 +10,7 @@ use osm_ebpf_common::{
 };
 
 use crate::{
-    kernel::{self, Listener, Lookup, Operation},
+    kernel::{self, Listener, Lookup, Operation, Socket},
     pod::Pod,
 };
 
@@ -47,7 +47,7 @@ pub fn listening(operation: Operation, caller: impl FnOnce() -> Option<u32>) {
     let Some(pod) = Pod::find(cookie) else {
         return;
     };
-    if caller() != Some(pod.entry.sidecar_uid()) {
+    if !is_the_sidecar_s(operation, &pod, caller) {
         return;
     }
     let family = operation.family();
@@ -71,6 +71,16 @@ pub fn listening(operation: Operation, caller: impl FnOnce() -> Option<u32>) {
             operation.local_port()
         );
     }
+}
+
+/// Whether the sidecar listens. Programs of this kind may not ask for the caller's cgroup: where that counts,
+/// bind() has asked.
+#[inline(always)]
+fn is_the_sidecar_s(operation: Operation, pod: &Pod, caller: impl FnOnce() -> Option<u32>) -> bool {
+    if pod.goes_by_cgroup() {
+        return operation.socket().is_some_and(Socket::is_bound_by_sidecar);
+    }
+    caller() == Some(pod.entry.sidecar_uid())
 }
 
 /// Where a connection made in the pod is sent to reach the sidecar: an IPv4 one to the

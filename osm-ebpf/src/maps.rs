@@ -65,6 +65,11 @@ pub static ROUTES: LpmTrie<RouteKey, RouteEntry, 1_048_576> = LpmTrie::new();
 #[btf_map]
 pub static REMEMBERED: SkStorage<OriginalDestination> = SkStorage::new();
 
+/// Socket → that the sidecar bound it to one of its listeners' ports: asked of what listens, where the
+/// sidecar goes by its cgroup. Written by bind; goes with the socket.
+#[btf_map]
+pub static BOUND_BY_SIDECAR: SkStorage<u32> = SkStorage::new();
+
 /// Shared. Connection → what was dialled, from the SYN until the sidecar's side is established or
 /// the app's socket closes. Written and removed by sockops. Also loopback address → the
 /// destination that is known by it, written by connect, removed at withdrawal. One pod gets no

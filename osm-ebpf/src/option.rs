@@ -5,6 +5,7 @@ use osm_ebpf_common::{address::Address, maps::Ends, reason::Reason};
 use crate::{
     destinations, events,
     kernel::{self, Socket, SocketOption},
+    listeners,
     pod::Pod,
 };
 
@@ -82,6 +83,10 @@ fn answer(ctx: SocketOption, v4: bool) -> Answer {
         }
         // Redirected by iptables: so it was when eBPF took over, or still is.
         None if ctx.kernel_has_answered() => return Answer::None,
+        None if is_redirected_v6(&local, port, &peer) => {
+            report_lost(ctx, local, port);
+            return Answer::Lost;
+        }
         None => match own_destination(ctx, socket) {
             Some(own) => own,
             None => return Answer::None,
@@ -105,12 +110,22 @@ fn answer(ctx: SocketOption, v4: bool) -> Answer {
 /// should have come with were counted when they were established.
 #[inline(always)]
 fn report_lost(ctx: SocketOption, local: Address, port: u16) {
-    if local.is_known()
+    if (local.is_known() || !local.is_v4())
         && let Some(pod) = Pod::find(ctx.netns_cookie())
     {
         let ends = || Ends::outbound(local, port);
         events::report(&pod, Reason::LostDestination, ends, events::nobody);
     }
+}
+
+/// Whether the sidecar accepted what [`crate::connect`] sent it at `::1`, where an app that dials it by
+/// itself comes from `::1` as well: its own address, as an answer, would have it call itself for ever.
+#[inline(always)]
+fn is_redirected_v6(local: &Address, port: u16, peer: &Address) -> bool {
+    !local.is_v4()
+        && local.is_localhost()
+        && !peer.is_loopback()
+        && listeners::direction_of(port).is_some()
 }
 
 /// A connection of the sidecar that was not redirected inside the pod: it came from outside,

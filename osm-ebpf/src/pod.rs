@@ -12,8 +12,9 @@ use osm_ebpf_common::{
     },
 };
 
-use crate::maps::{
-    INTERCEPTED, INTERFACES, LOCALS, PODS, POLICY_IN_FORCE, PORT_PAGES, RANGES, ROUTES,
+use crate::{
+    kernel,
+    maps::{INTERCEPTED, INTERFACES, LOCALS, PODS, POLICY_IN_FORCE, PORT_PAGES, RANGES, ROUTES},
 };
 
 /// A pod and the one policy that this run of the program goes by.
@@ -39,6 +40,22 @@ impl Pod {
         // SAFETY: an element of an array stays; the agent replaces the word in one store.
         let policy = unsafe { ptr::read_volatile(policy) };
         Some(Self { entry, policy })
+    }
+
+    /// Whether the process that runs the program is the sidecar's. For programs of connect() and bind().
+    #[inline(always)]
+    #[must_use]
+    pub fn is_caller_the_sidecar(&self) -> bool {
+        let user = kernel::current_uid();
+        self.entry
+            .is_sidecar(self.policy, user, kernel::current_cgroup)
+    }
+
+    /// Whether the sidecar is told from others of its user.
+    #[inline(always)]
+    #[must_use]
+    pub const fn goes_by_cgroup(&self) -> bool {
+        self.entry.goes_by_cgroup(self.policy)
     }
 
     /// Whether its connections to and from the sidecar take the loopback shortcut.
@@ -156,5 +173,10 @@ impl decision::Pod for Pod {
     #[inline(always)]
     fn local_host_is_pod_address(&self) -> bool {
         self.policy.has(PolicyWord::POD_IP)
+    }
+
+    #[inline(always)]
+    fn guards_ports(&self) -> bool {
+        !self.policy.has(PolicyWord::OPEN_PORTS)
     }
 }

@@ -153,6 +153,7 @@ impl Client {
     pub fn udp(&mut self, to: &str, text: &str) -> Echo {
         self.echo(&Request::Udp(Udp {
             to: parse(to),
+            from: None,
             text: text.to_owned(),
             connected: false,
             timeout_ms: milliseconds(STEP),

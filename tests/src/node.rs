@@ -146,6 +146,23 @@ impl Node {
         );
     }
 
+    /// Adds a pod whose sidecar runs in this cgroup.
+    pub fn add_pod_with_sidecar(&self, pod: &Pod, cgroup: &Path) {
+        self.add_pod_file(
+            pod.name(),
+            &json!({
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": { "name": pod.name(), "namespace": "test" },
+                "osm": {
+                    "netns": pod.netns.path(),
+                    "cgroup": pod.cgroup.path(),
+                    "sidecarCgroup": cgroup,
+                },
+            }),
+        );
+    }
+
     /// Adds a pod file of this content.
     pub fn add_pod_file(&self, name: &str, content: &Value) {
         replace(

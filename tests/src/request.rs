@@ -349,6 +349,9 @@ impl Many {
 pub struct Udp {
     /// Where to.
     pub to: SocketAddr,
+    /// The socket's own address; any where it is not said.
+    #[serde(default)]
+    pub from: Option<SocketAddr>,
     /// What.
     pub text: String,
     /// Use `connect()` and `send()` instead of `sendto()`.

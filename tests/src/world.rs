@@ -197,6 +197,18 @@ impl Pod {
         self.client(SIDECAR_UID)
     }
 
+    /// A client with the sidecar's UID in the application's container.
+    #[must_use]
+    #[track_caller]
+    pub fn stranger(&self) -> Client {
+        let place = Place {
+            netns: &self.netns,
+            cgroup: Some(&self.app_cgroup),
+            uid: Some(SIDECAR_UID),
+        };
+        Client::start("stranger", &place)
+    }
+
     /// A client with any UID.
     #[must_use]
     #[track_caller]
@@ -224,6 +236,13 @@ impl Pod {
     #[track_caller]
     pub fn server(&self, role: &str, listen: &[&str]) -> Actor {
         serve(role, &self.place(APP_UID), listen)
+    }
+
+    /// The same as a part of the sidecar, such as for its metrics: on ports that are for the sidecar alone.
+    #[must_use]
+    #[track_caller]
+    pub fn sidecar_server(&self, role: &str, listen: &[&str]) -> Actor {
+        serve(role, &self.place(SIDECAR_UID), listen)
     }
 
     /// One more network interface of the pod: `10.78.<number>.2/24`, with the outside at `.1`.

@@ -4,8 +4,13 @@ mod mesh;
 
 use std::time::Duration;
 
+use aya::maps::{HashMap, Map, MapData};
 use mesh::{Lists, Mesh, expect_outbound, expect_refused};
 use nix::sys::signal::Signal;
+use osm_ebpf_common::{
+    address::Address,
+    maps::{HandshakeKey, OriginalDestination},
+};
 use osm_tests::{Dial, Listener, Need, missing};
 
 const REMOTE: &str = "198.51.100.10:80";
@@ -26,9 +31,8 @@ fn listener_beside_the_sidecar_s_gets_nothing() {
         ("[::1]:15001", "127.0.0.1:15001", false),
         ("[fd77:1::2]:15001", "0.0.0.0:15001", false),
     ] {
-        let Some(mesh) = Mesh::attached(&Lists::default()) else {
-            return;
-        };
+        let Some(mesh) = Mesh::new() else { return };
+        let _ = mesh.attach_open().succeeded();
         let pod = &mesh.world.pod;
         let _remote = mesh.world.outside.server("remote", &[REMOTE]);
         let mut thief = pod.server("thief", &[thief]);
@@ -143,6 +147,38 @@ fn socket_that_has_no_room_for_a_note_is_refused() {
     sidecar.expect_no_connection();
     pod.netns.sysctl("net/core/optmem_max", "131072");
     expect_outbound(&mut sidecar, &app.connect(REMOTE), REMOTE, pod.ip4());
+}
+
+/// Its own address, as an answer, would have the sidecar call itself.
+#[test]
+fn sidecar_is_told_nothing_of_an_ipv6_connection_whose_note_found_no_room() {
+    if missing(&[Need::Ipv6]) {
+        return;
+    }
+    let Some(mesh) = Mesh::new() else { return };
+    let mesh = mesh.with_flag("--ip-families", "dual");
+    let _ = mesh.attach(&Lists::default()).succeeded();
+    let pod = &mesh.world.pod;
+    let mut sidecar = pod.sidecar_with(&["--outbound", "[::]:15001", "--inbound", "[::]:15003"]);
+    let mut app = pod.app();
+    let pin = MapData::from_pin(mesh.agent.state().map("HANDSHAKES")).expect("the map");
+    let mut notes: HashMap<_, HandshakeKey, OriginalDestination> = Map::from_map_data(pin)
+        .and_then(HashMap::try_from)
+        .expect("a hash map");
+    let somebody_s = OriginalDestination::new(Address::LOCALHOST_V4, 1, 1);
+    let full = (1..=u64::MAX).find(|pod| {
+        let key = HandshakeKey::of_destination(u64::MAX - pod, Address::LOCALHOST_V4, 1);
+        notes.insert(key, somebody_s, 0).is_err()
+    });
+    assert!(full > Some(100_000), "{full:?}");
+    let connection = app.connect(Dial::to("[2001:db8::10]:80").no_greeting());
+    let accepted = sidecar.accepted_from(connection.local());
+    assert_eq!(accepted.original_destination, Err("EPERM".into()));
+    assert_eq!(counted(&mesh, "lost-destination"), 1);
+    // Who dials it by itself is told so.
+    let own = app.connect(Dial::to("[::1]:15001").no_greeting());
+    let accepted = sidecar.accepted_from(own.local());
+    assert_eq!(accepted.original_destination(), own.peer());
 }
 
 #[test]

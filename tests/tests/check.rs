@@ -20,7 +20,7 @@ const OBJ_PIN: u64 = 6;
 const LINK_CREATE: u64 = 28;
 
 /// The names that programs may rely on.
-const FEATURES: [(&str, &str); 32] = [
+const FEATURES: [(&str, &str); 34] = [
     ("bpf", "ebpf"),
     ("btf", "ebpf"),
     ("cgroup_v2", "ebpf"),
@@ -41,6 +41,8 @@ const FEATURES: [(&str, &str); 32] = [
     ("hook_getpeername6", "ebpf"),
     ("hook_getsockname4", "ebpf"),
     ("hook_getsockname6", "ebpf"),
+    ("hook_bind4", "ebpf"),
+    ("hook_bind6", "ebpf"),
     ("hook_sockops", "ebpf"),
     ("hook_connect4", "ebpf"),
     ("hook_connect6", "ebpf"),

@@ -24,6 +24,7 @@ fn listener_that_is_not_the_sidecar_s(
     let Some(mesh) = Mesh::attached_by(backend, &Lists::default()) else {
         return;
     };
+    let _ = mesh.attach_open().succeeded();
     let pod = &mesh.world.pod;
     let _squatter = pod.server("squatter", &["0.0.0.0:15001", "0.0.0.0:15003"]);
     let (mut app, mut client) = (pod.app(), mesh.world.outside.client());
@@ -32,6 +33,50 @@ fn listener_that_is_not_the_sidecar_s(
         match backend {
             Backend::Ebpf => assert_eq!(connection.error(), "ECONNREFUSED"),
             Backend::Legacy | Backend::Nft => assert_eq!(connection.answered_by(), "squatter"),
+        }
+    }
+}
+
+#[rstest]
+fn port_of_the_sidecar_s_that_somebody_else_asks_for(
+    #[values(Backend::Ebpf, Backend::Legacy, Backend::Nft)] backend: Backend,
+) {
+    let Some(mesh) = Mesh::attached_by(backend, &Lists::default()) else {
+        return;
+    };
+    let asked = mesh.world.pod.app().listen("0.0.0.0:15001");
+    match backend {
+        Backend::Ebpf => assert_eq!(asked.error(), "EPERM"),
+        // No rule is asked about bind().
+        Backend::Legacy | Backend::Nft => assert_eq!(asked.error, None),
+    }
+}
+
+#[rstest]
+fn application_of_the_sidecar_s_user_where_the_sidecar_is_known_by_its_cgroup(
+    #[values(Backend::Ebpf, Backend::Legacy, Backend::Nft)] backend: Backend,
+) {
+    let Some(mesh) = Mesh::by(backend) else {
+        return;
+    };
+    let config = "apiVersion: config.openservicemesh.io/v1alpha2\nkind: MeshConfig\n\
+                  spec: {sidecar: {identity: uid-and-cgroup}}\n";
+    let pod = &mesh.world.pod;
+    let attach = mesh.attach_without_lists().config(config);
+    let _ = attach
+        .option("--sidecar-cgroup", pod.sidecar_cgroup().path())
+        .run()
+        .succeeded();
+    let mut sidecar = pod.sidecar();
+    let _remote = mesh.world.outside.server("remote", &[REMOTE]);
+    let connection = pod.stranger().connect(REMOTE);
+    match backend {
+        Backend::Ebpf => {
+            mesh::expect_outbound(&mut sidecar, &connection, REMOTE, pod.ip4());
+        }
+        // The owner match knows users only.
+        Backend::Legacy | Backend::Nft => {
+            mesh::expect_direct(&mut sidecar, &connection, "remote");
         }
     }
 }

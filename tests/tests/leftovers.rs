@@ -4,7 +4,9 @@ mod mesh;
 
 use std::process::Command;
 
+use aya::maps::{HashMap, Map, MapData};
 use mesh::{Lists, Mesh, expect_outbound};
+use osm_ebpf_common::{address::Address, maps::LocalKey};
 use osm_tests::{Dial, Many, Need, missing};
 use rstest::rstest;
 
@@ -222,6 +224,34 @@ fn objects() -> Vec<String> {
             ids
         })
         .collect()
+}
+
+#[test]
+fn address_of_a_pod_that_nothing_else_knows_of_is_removed() {
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
+    // As an agent leaves it that is killed while it describes a pod, where one of another layout
+    // then removes the pod's record.
+    let own = locals(&mesh);
+    let pin = MapData::from_pin(mesh.agent.state().map("LOCALS")).expect("the map");
+    let mut map: HashMap<_, LocalKey, u32> = Map::from_map_data(pin)
+        .and_then(HashMap::try_from)
+        .expect("a hash map");
+    let key = LocalKey::new(u64::MAX, Address::LOCALHOST_V4);
+    map.insert(key, 1, 0).expect("there is room");
+    assert_eq!(locals(&mesh), own + 1);
+    let _ = mesh.attach(&Lists::default()).succeeded();
+    assert_eq!(locals(&mesh), own);
+}
+
+/// How many addresses of pods are known beyond the first ones.
+fn locals(mesh: &Mesh) -> usize {
+    let pin = MapData::from_pin(mesh.agent.state().map("LOCALS")).expect("the map");
+    let map: HashMap<_, LocalKey, u32> = Map::from_map_data(pin)
+        .and_then(HashMap::try_from)
+        .expect("a hash map");
+    map.keys().count()
 }
 
 /// How many destinations of the pod are known after it dialled one.

@@ -57,7 +57,8 @@ fn dual_stack_gives_ipv6_the_semantics_of_ipv4() {
         "198.51.100.10:80",
     ];
     let _remote = mesh.world.outside.server("remote", &remote);
-    let _local = pod.server("local", &["[::]:8080", "[::]:9090", "[::]:15010"]);
+    let _local = pod.server("local", &["[::]:8080", "[::]:9090"]);
+    let _metrics = pod.sidecar_server("local", &["[::]:15010"]);
     let (mut app, mut caller, mut client) =
         (pod.app(), pod.sidecar_client(), mesh.world.outside.client());
     expect_refused(&mut app, Dial::to(remote[0]));

@@ -45,7 +45,7 @@ fn pods_of_one_cgroup_share_its_links_and_are_let_go_of_one_by_one() {
         assert_eq!(found, Found::AsWanted);
     }
     let set = state.join(format!("cgroups/{:016x}", above.id()));
-    assert_eq!(fs::read_dir(&set).expect("the set").count(), 8);
+    assert_eq!(fs::read_dir(&set).expect("the set").count(), 10);
     let _remote = mesh.world.outside.server("remote", &[REMOTE]);
     for pod in [&first, &second] {
         let mut sidecar = pod.sidecar();

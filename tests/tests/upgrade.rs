@@ -167,6 +167,41 @@ fn version_of_the_same_layout_shares_its_maps() {
     expect_direct(&mut sidecar, &app.connect(EXCLUDED), "remote");
 }
 
+/// A pod of an agent that did not know the hooks of bind() is whole, and gets them by the upgrade.
+#[test]
+fn version_from_before_a_hook_was_added_is_whole_without_it() {
+    let Some(mesh) = Mesh::attached(&LISTS) else {
+        return;
+    };
+    let state = mesh.agent.state().path().to_owned();
+    let [ours] = versions(&mesh).try_into().expect("one version");
+    let former = state.join("versions/00000000000000aa");
+    fs::rename(state.join("versions").join(&ours), &former).expect("a rename");
+    let record = record(&mesh).with_version(0xaa);
+    write_record(&mesh, &record);
+    let links = state.join(format!("pods/{:016x}", mesh.world.pod.netns.cookie()));
+    for hook in ["bind4", "bind6"] {
+        mesh.agent.state().detach_link(hook);
+        fs::remove_file(former.join(hook)).expect("the program's pin");
+        fs::remove_file(links.join(hook)).expect("the link's pin");
+    }
+    let mut app = mesh.world.pod.app();
+    let listener = app.listen("0.0.0.0:15001");
+    assert_eq!(listener.error, None, "nothing guards the port");
+    app.close(listener.id);
+    let state_dir = state.display().to_string();
+    let nobody = "http://127.0.0.1:9";
+    let status = ["status", "--agent-url", nobody, "--state-dir", &state_dir];
+    let said = mesh.agent.run(&status).succeeded();
+    assert!(!said.stdout.contains("missing"), "{said}");
+    let outcome = mesh.attach(&LISTS).succeeded();
+    assert!(outcome.stdout.contains("this version"), "{outcome}");
+    assert!(!outcome.stdout.contains("missing"), "{outcome}");
+    assert_eq!(versions(&mesh), [ours]);
+    assert_eq!(app.listen("0.0.0.0:15001").error(), "EPERM");
+    assert_eq!(app.listen("[::]:15001").error(), "EPERM");
+}
+
 type Records = aya::maps::HashMap<aya::maps::MapData, u64, osm_ebpf_common::maps::PodRecord>;
 
 fn records(mesh: &Mesh) -> Records {

@@ -11,6 +11,7 @@ mod deploy;
 mod dist;
 mod docs;
 mod envoy;
+mod fuzz;
 mod kubernetes;
 mod logged;
 mod long;
@@ -63,6 +64,8 @@ enum Verb {
     Shortcut(shortcut::Args),
     /// Run the tests on Debian's kernels, in virtual machines.
     VmTest(vm_test::Args),
+    /// Feed what strangers can write to the agent with inputs made at random.
+    Fuzz(fuzz::Args),
     /// Everything that may happen on a node, at random and under load, each connection checked; needs root.
     Soak(soak::Args),
     /// Measure what interception costs, against iptables and against none; needs root.
@@ -96,6 +99,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Conformance(args) => conformance::run(&workspace, args),
         Verb::Shortcut(args) => shortcut::run(&workspace, args),
         Verb::VmTest(args) => vm_test::run(&workspace, args),
+        Verb::Fuzz(args) => fuzz::run(&workspace, args),
         Verb::Soak(args) => soak::run(&workspace, args),
         Verb::Bench(args) => bench::run(&workspace, args),
         Verb::E2eKubernetes(args) => kubernetes::run(&workspace, args),

@@ -42,6 +42,7 @@ pub struct Subject {
     netns: Netns,
     cgroup: Option<Cgroup>,
     sidecar_uid: u32,
+    goes_by_cgroup: bool,
     policy: Policy,
     /// What is wrong with what is pinned.
     problems: Vec<String>,
@@ -110,6 +111,7 @@ impl Wanted<'_> {
             netns,
             cgroup: None,
             sidecar_uid: SIDECAR_UID,
+            goes_by_cgroup: false,
             policy: self.otherwise.clone(),
             problems: Vec::new(),
         })
@@ -129,6 +131,7 @@ impl Wanted<'_> {
             means: Means::Ebpf,
             cgroup: Some(cgroup),
             sidecar_uid: pod.sidecar_uid.unwrap_or(SIDECAR_UID),
+            goes_by_cgroup: pod.goes_by_cgroup(),
             policy: view.policy_of(&pod, &netns)?,
             problems: pod.problems,
             name: pod.name,
@@ -166,6 +169,7 @@ impl Subject {
             policy: &self.policy,
             own,
             sidecar_uid: self.sidecar_uid,
+            goes_by_cgroup: self.goes_by_cgroup,
             from: from.as_ref(),
         };
         findings.extend(live.run()?);

@@ -18,7 +18,7 @@ use crate::{
     ebpf::Ebpf,
     error::{Error, Result},
     interceptor::{Enrolled, Interceptor},
-    pod::{Cgroup, Netns, Pod, cgroup_root},
+    pod::{Cgroup, Netns, Pod, SidecarCgroup, cgroup_root},
     policy::Policy,
     transition,
 };
@@ -38,6 +38,10 @@ pub struct Attach {
     /// The pod's cgroup (v2); a relative path is taken from the root of the hierarchy
     #[arg(long, value_name = "PATH")]
     cgroup: PathBuf,
+    /// The cgroup of the sidecar's container, below the pod's, for spec.sidecar.identity: uid-and-cgroup;
+    /// a relative path is taken from the root of the hierarchy
+    #[arg(long, value_name = "PATH")]
+    sidecar_cgroup: Option<PathBuf>,
     /// What to call the pod [default: made of its network namespace's number]
     #[arg(long, value_name = "NAME")]
     pod: Option<String>,
@@ -98,12 +102,20 @@ impl Attach {
         let root = self.cgroup_root.take().map_or_else(cgroup_root, Ok)?;
         let netns = Netns::open(&self.netns)?;
         netns.check_addresses(&self.pod_addresses)?;
-        Pod::new(
+        let pod = Pod::new(
             self.pod.take(),
             netns,
             Cgroup::open(&self.cgroup, &root)?,
             std::mem::take(&mut self.pod_addresses),
-        )
+        )?;
+        let sidecar_cgroup = match &self.sidecar_cgroup {
+            None => SidecarCgroup::Unknown,
+            Some(path) => SidecarCgroup::Known(pod.cgroup.open_below(path, &root)?),
+        };
+        Ok(Pod {
+            sidecar_cgroup,
+            ..pod
+        })
     }
 
     /// A pod that is intercepted by eBPF stays so: an error is no reason to change the means.
@@ -205,7 +217,9 @@ pub(super) fn report(pod: &Pod, means: &str, enrolled: Enrolled) {
             "{name}: addresses or lists changed, for new connections"
         )),
         Enrolled::Repaired(what) => {
-            say(format_args!("{name}: repaired what somebody had changed"));
+            say(format_args!(
+                "{name}: repaired what somebody had changed; it goes by the lists that were given now"
+            ));
             for fault in what {
                 say(format_args!("  {fault}"));
             }

@@ -19,6 +19,7 @@ use crate::{
         explain,
     },
     netlink,
+    pod::{cgroup_of_process, cgroup_root},
 };
 
 /// Decides on a connection as the programs do, over the pod's lists as they are in the kernel, and says
@@ -39,7 +40,7 @@ pub struct ExplainCommand {
     #[arg(long, value_name = "NAME")]
     pod: String,
     /// What is dialled; with --inbound, the pod's address and port
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address_and_port)]
     to: Option<SocketAddr>,
     /// As which user of the node it is dialled [default: one that is not the sidecar's]
     #[arg(long, value_name = "UID", conflicts_with_all = ["pid", "inbound", "connection"])]
@@ -57,7 +58,7 @@ pub struct ExplainCommand {
     #[arg(long, value_name = "NAME", requires = "inbound")]
     interface: Option<String>,
     /// What the kernel remembers of the live connections that have this address at one end
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address_and_port)]
     connection: Option<SocketAddr>,
     /// How to print it
     #[arg(long, short, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
@@ -115,6 +116,7 @@ impl ExplainCommand {
                     Some(pid) => Some(user_of(pid, pod)?),
                     None => self.uid,
                 },
+                cgroup: self.pid.map(cgroup_of).transpose()?,
             }),
         }
     }
@@ -200,16 +202,25 @@ impl ExplainCommand {
         let pods = view.and_then(|view| view.pods().ok()).unwrap_or_default();
         let names: Vec<_> = pods.iter().map(|pod| pod.name.as_str()).collect();
         let advice = if names.is_empty() {
-            "none is; `osm-agent status` shows what became of this node's pods".into()
+            "none is; `osm-agent status` shows what became of this node's pods, and --state-dir says where else to look".into()
         } else {
             format!("these are: {}", names.join(", "))
         };
         Error::input(
             format!("--pod {}", self.pod),
-            "no pod of that name is intercepted by eBPF on this node",
+            format!(
+                "no pod of that name is pinned in {}",
+                self.state.state_dir.display()
+            ),
             advice,
         )
     }
+}
+
+fn address_and_port(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "write an address and a port, such as 10.0.0.1:443 or [2001:db8::1]:443".into()
+    })
 }
 
 /// The real user of a process, which is what programs are told.
@@ -224,6 +235,11 @@ fn user_of(pid: i32, pod: &PodView) -> Result<u32> {
     }
     let status = Process::new(pid).and_then(|process| process.status());
     Ok(status.tried(|| format!("read /proc/{pid}/status"))?.ruid)
+}
+
+fn cgroup_of(pid: i32) -> Result<u64> {
+    let id = cgroup_of_process(pid, &cgroup_root()?);
+    id.tried(|| format!("find the cgroup of process {pid}"))
 }
 
 fn ends_text(ends: &[End]) -> String {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::{
-    error::{Error, quote},
+    error::{self, Error, quote},
     item,
     lists::Lists,
 };
@@ -44,7 +44,7 @@ impl Lists {
             let (key, value) = (key.as_ref(), value.as_ref());
             if !seen.insert(key.to_owned()) {
                 return Err(Error::DuplicateAnnotation {
-                    annotation: key.to_owned(),
+                    annotation: error::name(key),
                 });
             }
             match key {

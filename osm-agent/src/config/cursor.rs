@@ -1,6 +1,9 @@
 //! Walks a tree of values and knows where it is, so that an error can say so.
 
-use super::{error::Error, node::Node};
+use super::{
+    error::{self, Error},
+    node::Node,
+};
 
 /// One place in a file: what stands there, and how it is reached.
 pub(crate) struct Cursor<'a> {
@@ -27,8 +30,9 @@ impl<'a> Cursor<'a> {
             Some(Node::Map(map)) => map.get(name),
             Some(_) => return Err(self.unexpected("a mapping")),
         };
+        let name = error::name(name);
         let path = if self.path.is_empty() {
-            name.to_owned()
+            name
         } else {
             format!("{}.{name}", self.path)
         };

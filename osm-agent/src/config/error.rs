@@ -71,6 +71,17 @@ pub enum Error {
     },
 }
 
+/// A name from outside as a message may show it: as it is where it looks like a name, else quoted.
+pub(super) fn name(text: &str) -> String {
+    const LONGEST: usize = 320;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/');
+    if !text.is_empty() && text.len() <= LONGEST && text.chars().all(is_plain) {
+        text.to_owned()
+    } else {
+        quote(text)
+    }
+}
+
 /// A text from outside as a message may show it: quoted, on one line, and not endless.
 pub(crate) fn quote(text: &str) -> String {
     const SHOWN: usize = 60;

@@ -4,7 +4,7 @@ use super::{
     annotations::{
         EXCLUDED_INBOUND_PORTS, EXCLUDED_OUTBOUND_PORTS, EXCLUDED_RANGES, INCLUDED_RANGES,
     },
-    mesh::{InterceptionMode, LocalProxyMode},
+    mesh::{InterceptionMode, LocalProxyMode, SidecarIdentity},
 };
 
 /// One field. The parser, its errors, the CRD and the reference all say this of it.
@@ -30,14 +30,16 @@ impl Field {
 }
 
 /// Every field, in the order of the object.
-pub const FIELDS: [Field; 8] = [
+pub const FIELDS: [Field; 10] = [
     OUTBOUND_RANGES_EXCLUDED,
     OUTBOUND_RANGES_INCLUDED,
     OUTBOUND_PORTS_EXCLUDED,
     INBOUND_PORTS_EXCLUDED,
     INTERFACES_EXCLUDED,
+    RESERVED_PORT_GUARD,
     INTERCEPTION_MODE,
     LOCAL_PROXY_MODE,
+    SIDECAR_IDENTITY,
     SHORTCUT,
 ];
 
@@ -76,6 +78,13 @@ pub(super) const INTERFACES_EXCLUDED: Field = Field {
     about: "Network interfaces of the pod whose traffic is not intercepted.",
     annotation: None,
 };
+pub(super) const RESERVED_PORT_GUARD: Field = Field {
+    path: "spec.traffic.reservedPortGuard",
+    takes: "true or false",
+    default: "true",
+    about: "Whether ports 15000, 15001, 15003 and 15010 are for the sidecar alone. eBPF only.",
+    annotation: None,
+};
 pub(super) const INTERCEPTION_MODE: Field = Field {
     path: "spec.traffic.interceptionMode",
     takes: "auto, ebpf, iptables or none",
@@ -88,6 +97,13 @@ pub(super) const LOCAL_PROXY_MODE: Field = Field {
     takes: "Localhost or PodIP",
     default: LocalProxyMode::Localhost.name(),
     about: "Whether the sidecar finds applications at 127.0.0.1 or at the pod's address.",
+    annotation: None,
+};
+pub(super) const SIDECAR_IDENTITY: Field = Field {
+    path: "spec.sidecar.identity",
+    takes: "uid or uid-and-cgroup",
+    default: SidecarIdentity::Uid.name(),
+    about: "Whether any process of UID 1500 is the sidecar, or only one in the sidecar's container. eBPF only.",
     annotation: None,
 };
 pub(super) const SHORTCUT: Field = Field {

@@ -36,6 +36,42 @@ pub struct MeshConfig {
     /// `spec.sidecar.shortcut`: bytes between app and sidecar go from socket to socket, not by TCP.
     /// eBPF only.
     pub shortcut: bool,
+    /// `spec.traffic.reservedPortGuard: false`: anybody in the pod may be bound to the sidecar's ports.
+    pub open_ports: bool,
+    /// `spec.sidecar.identity`.
+    pub sidecar_identity: SidecarIdentity,
+}
+
+/// By what the sidecar is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SidecarIdentity {
+    /// By its user.
+    #[default]
+    Uid,
+    /// By its user and the cgroup of its container, where that is known. eBPF only.
+    UidAndCgroup,
+}
+
+impl SidecarIdentity {
+    /// Every one.
+    pub const ALL: [Self; 2] = [Self::Uid, Self::UidAndCgroup];
+
+    /// The name in configuration and output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Uid => "uid",
+            Self::UidAndCgroup => "uid-and-cgroup",
+        }
+    }
+
+    /// The identity of that name, which is written just so.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|identity| identity.name() == name)
+    }
 }
 
 /// By which means traffic is intercepted.
@@ -154,7 +190,13 @@ impl MeshConfig {
                 &field::LOCAL_PROXY_MODE,
                 LocalProxyMode::from_name,
             )?,
-            shortcut: switch(&sidecar, &field::SHORTCUT)?,
+            shortcut: switch(&sidecar, &field::SHORTCUT)?.unwrap_or(false),
+            sidecar_identity: mode(
+                &sidecar,
+                &field::SIDECAR_IDENTITY,
+                SidecarIdentity::from_name,
+            )?,
+            open_ports: !switch(&traffic, &field::RESERVED_PORT_GUARD)?.unwrap_or(true),
         })
     }
 }
@@ -237,11 +279,11 @@ fn interfaces(traffic: &Cursor<'_>, of: &Field) -> Result<BTreeSet<String>, Erro
     })
 }
 
-fn switch(sidecar: &Cursor<'_>, of: &Field) -> Result<bool, Error> {
-    let field = sidecar.field(of.name())?;
+fn switch(parent: &Cursor<'_>, of: &Field) -> Result<Option<bool>, Error> {
+    let field = parent.field(of.name())?;
     match field.node() {
-        None | Some(Node::Null) => Ok(false),
-        Some(Node::Bool(value)) => Ok(*value),
+        None | Some(Node::Null) => Ok(None),
+        Some(Node::Bool(value)) => Ok(Some(*value)),
         Some(_) => Err(field.unexpected(of.takes)),
     }
 }

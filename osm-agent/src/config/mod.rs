@@ -25,5 +25,5 @@ pub(crate) use error::quote;
 pub use field::{FIELDS, Field};
 pub use lists::Lists;
 pub(crate) use mesh::read_text;
-pub use mesh::{InterceptionMode, LocalProxyMode, MAX_SIZE, MeshConfig};
+pub use mesh::{InterceptionMode, LocalProxyMode, MAX_SIZE, MeshConfig, SidecarIdentity};
 pub(crate) use node::Node;

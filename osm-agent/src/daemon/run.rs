@@ -85,6 +85,10 @@ where
         Some(socket) if socket.owner.is_some() => CapabilitySet::CHOWN,
         _ => CapabilitySet::empty(),
     })?;
+    // Before anything is made: a directory that is not there is a mistake in a flag.
+    if let Source::Files { pods, .. } = &options.source {
+        source::files::check(pods)?;
+    }
     let (tell, events) = channel();
     let (status, shown) = watch::channel(Status::default());
     let (notices, words) = unbounded_channel();
@@ -241,6 +245,7 @@ fn control(options: &Options, wires: Wires) -> Result<impl FnOnce() -> Result<()
             has_source: !matches!(options.source, Source::Requests { .. }),
         },
         Outlets::new(wires.status, wires.notices, wires.metrics, wires.heartbeat),
+        wires.tell,
     )?;
     let events = wires.events;
     Ok(move || {

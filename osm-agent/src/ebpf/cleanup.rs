@@ -79,7 +79,7 @@ fn is_map(name: &str) -> bool {
 }
 
 /// Everything but the two files that the kernel puts into every bpffs.
-fn foreign_in(directory: &Path) -> Result<Vec<PathBuf>> {
+pub fn foreign_in(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for path in entries(directory)? {
         match name_of(&path) {

@@ -6,10 +6,14 @@ use std::{
     os::fd::AsFd as _,
 };
 
-use osm_ebpf_common::{decision::Direction, maps::PodRecord};
+use osm_ebpf_common::{
+    decision::Direction,
+    maps::{MAX_PODS, PodRecord, PolicyWord},
+};
 
 use super::{
     Ebpf,
+    hooks::{INBOUND, INBOUND_CODE, is_known_to},
     links::{Condition, Links},
     listeners,
     maps::Held,
@@ -89,7 +93,7 @@ impl Ebpf {
     ) -> Result<Examined> {
         let mut examined = Examined::default();
         let is_of_this_version = record.is_some_and(|it| it.version() == objects::version());
-        self.examine_links(pod, is_of_this_version, &mut examined)?;
+        self.examine_links(pod, record, &mut examined)?;
         let Some(record) = record else {
             examined.faults.push("its record was missing".into());
             return Ok(examined);
@@ -199,16 +203,25 @@ impl Ebpf {
     fn examine_links(
         &self,
         pod: &Pod,
-        is_of_this_version: bool,
+        record: Option<&PodRecord>,
         examined: &mut Examined,
     ) -> Result<()> {
+        let is_of_this_version = record.is_some_and(|it| it.version() == objects::version());
+        let other = record.filter(|_| !is_of_this_version);
+        let other = other.map(|it| self.state.version(it.version()));
         let links = Links {
             state: &self.state,
             programs: &self.programs,
             pod,
         };
         for (name, condition) in links.conditions()? {
-            if condition == Condition::OtherProgram && !is_of_this_version {
+            // A version from before a hook was added leaves pods without it.
+            let is_new = other.as_ref().is_some_and(|version| {
+                name != INBOUND && name != INBOUND_CODE && !is_known_to(version, name)
+            });
+            if condition == Condition::OtherProgram && !is_of_this_version
+                || condition == Condition::Missing && is_new
+            {
                 examined.is_outdated = true;
             } else if let Some(problem) = condition.problem() {
                 examined.faults.push(format!("{name} was {problem}"));
@@ -239,7 +252,8 @@ impl Ebpf {
         if unheard.is_empty() {
             return Ok(());
         }
-        let present = listeners::directions(pod)?;
+        let word = self.maps.policy(record.slot().min(MAX_PODS - 1))?;
+        let present = listeners::directions(pod, word.has(PolicyWord::SIDECAR_CGROUP))?;
         for direction in unheard {
             if present.contains(&direction) {
                 let which = match direction {

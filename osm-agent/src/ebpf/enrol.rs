@@ -131,7 +131,8 @@ impl Ebpf {
             if pod.shares_cgroup {
                 maps.describe(pod, slot, word)?;
             }
-            listeners::find(pod, &mut maps.listeners, &BOTH)
+            let by_cgroup = word.has(PolicyWord::SIDECAR_CGROUP);
+            listeners::find(pod, &mut maps.listeners, &BOTH, by_cgroup)
         })
     }
 
@@ -169,7 +170,10 @@ impl Ebpf {
         let listeners = &mut maps.listeners;
         let find = || match unheard.as_slice() {
             [] => Ok(0),
-            unheard => listeners::find(pod, listeners, unheard),
+            unheard => {
+                let by_cgroup = word.has(PolicyWord::SIDECAR_CGROUP);
+                listeners::find(pod, listeners, unheard, by_cgroup)
+            }
         };
         let is_moved = if self.state.pod(cookie).is_dir() {
             links.ensure(find)?

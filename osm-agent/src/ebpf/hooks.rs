@@ -1,9 +1,12 @@
 //! Which program goes where, and in which order.
 
+use std::path::Path;
+
 use aya_obj::generated::bpf_attach_type::{
-    self, BPF_CGROUP_GETSOCKOPT, BPF_CGROUP_INET4_CONNECT, BPF_CGROUP_INET4_GETPEERNAME,
-    BPF_CGROUP_INET4_GETSOCKNAME, BPF_CGROUP_INET6_CONNECT, BPF_CGROUP_INET6_GETPEERNAME,
-    BPF_CGROUP_INET6_GETSOCKNAME, BPF_CGROUP_SOCK_OPS,
+    self, BPF_CGROUP_GETSOCKOPT, BPF_CGROUP_INET4_BIND, BPF_CGROUP_INET4_CONNECT,
+    BPF_CGROUP_INET4_GETPEERNAME, BPF_CGROUP_INET4_GETSOCKNAME, BPF_CGROUP_INET6_BIND,
+    BPF_CGROUP_INET6_CONNECT, BPF_CGROUP_INET6_GETPEERNAME, BPF_CGROUP_INET6_GETSOCKNAME,
+    BPF_CGROUP_SOCK_OPS,
 };
 
 /// A program and the event of a cgroup that it is attached to.
@@ -16,7 +19,7 @@ pub struct Hook {
 
 /// In the order of attaching: what redirects comes last, when all that a redirected
 /// connection needs is there. Detaching goes the other way.
-pub const CGROUP_HOOKS: [Hook; 8] = [
+pub const CGROUP_HOOKS: [Hook; 10] = [
     Hook {
         program: "getsockopt",
         attach_type: BPF_CGROUP_GETSOCKOPT,
@@ -38,6 +41,14 @@ pub const CGROUP_HOOKS: [Hook; 8] = [
         attach_type: BPF_CGROUP_INET6_GETSOCKNAME,
     },
     Hook {
+        program: "bind4",
+        attach_type: BPF_CGROUP_INET4_BIND,
+    },
+    Hook {
+        program: "bind6",
+        attach_type: BPF_CGROUP_INET6_BIND,
+    },
+    Hook {
         program: "socket_events",
         attach_type: BPF_CGROUP_SOCK_OPS,
     },
@@ -52,7 +63,7 @@ pub const CGROUP_HOOKS: [Hook; 8] = [
 ];
 
 /// How many hooks do not redirect.
-pub const PASSIVE_HOOKS: usize = 6;
+pub const PASSIVE_HOOKS: usize = 8;
 
 /// The link to a pod's network namespace.
 pub const INBOUND: &str = "inbound";
@@ -69,4 +80,10 @@ pub fn names() -> impl Iterator<Item = &'static str> {
         .iter()
         .map(|hook| hook.program)
         .chain([INBOUND, INBOUND_CODE])
+}
+
+/// Whether the version in that directory has a program for a hook. Hooks were added: pods of a version
+/// from before are whole without them.
+pub fn is_known_to(version: &Path, program: &str) -> bool {
+    version.join(program).exists()
 }

@@ -9,7 +9,9 @@ use aya_obj::generated::bpf_attach_type::{self, BPF_CGROUP_SOCK_OPS, BPF_SK_LOOK
 use osm_ebpf_common::maps::PodRecord;
 
 use super::{
-    hooks::{CGROUP_HOOKS, INBOUND, INBOUND_CODE, INBOUND_PROGRAM, PASSIVE_HOOKS, names},
+    hooks::{
+        CGROUP_HOOKS, INBOUND, INBOUND_CODE, INBOUND_PROGRAM, PASSIVE_HOOKS, is_known_to, names,
+    },
     maps::Maps,
     pins::{detach, open, remove_others, replace},
     state::StateDir,
@@ -318,7 +320,12 @@ pub fn are_attached(state: &StateDir, cookie: u64, maps: &Maps) -> Result<bool> 
         Some(record) => state.cgroup(record.cgroup()),
         None => state.pod(cookie),
     };
-    let hooks = CGROUP_HOOKS.iter().map(|hook| of_cgroup.join(hook.program));
+    let version = record.map(|it| state.version(it.version()));
+    let hooks = CGROUP_HOOKS.iter().filter(|hook| {
+        let version = version.as_deref();
+        version.is_none_or(|it| is_known_to(it, hook.program))
+    });
+    let hooks = hooks.map(|hook| of_cgroup.join(hook.program));
     for path in hooks.chain([state.pod(cookie).join(INBOUND)]) {
         let attached = open(&path)?
             .and_then(|link| bpf::link_info(link.as_fd()).ok())

@@ -21,11 +21,12 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 
 use crate::{
     error::{Result, Tried as _},
-    pod::Pod,
+    pod::{Pod, SidecarCgroup},
 };
 
 /// Finds the sidecar's listening sockets in the pod's processes and keeps those for the
-/// directions asked for; returns how many there were.
+/// directions asked for; returns how many there were. `by_cgroup`: only processes of the sidecar's
+/// cgroup have some, where that is known.
 ///
 /// A process that can't be inspected is skipped: it may just end, or an app may have made
 /// itself so, and must not keep the pod from being intercepted.
@@ -36,9 +37,10 @@ pub fn find(
     pod: &Pod,
     listeners: &mut SockHash<MapData, ListenerKey>,
     wanted: &[Direction],
+    by_cgroup: bool,
 ) -> Result<usize> {
     let cookie = pod.netns.cookie()?;
-    let found = look(pod)?;
+    let found = look(pod, by_cgroup)?;
     for listener in &found {
         if direction(listener.address).is_some_and(|it| wanted.contains(&it)) {
             keep(cookie, listener, listeners)
@@ -52,22 +54,27 @@ pub fn find(
 ///
 /// # Errors
 /// Where the pod's processes can't be listed.
-pub fn directions(pod: &Pod) -> Result<Vec<Direction>> {
-    let found = look(pod)?;
+pub fn directions(pod: &Pod, by_cgroup: bool) -> Result<Vec<Direction>> {
+    let found = look(pod, by_cgroup)?;
     Ok(found
         .iter()
         .filter_map(|found| direction(found.address))
         .collect())
 }
 
-fn look(pod: &Pod) -> Result<Vec<Found>> {
+fn look(pod: &Pod, by_cgroup: bool) -> Result<Vec<Found>> {
     let netns = pod.netns.inode()?;
     let mut seen = HashSet::new();
     let mut found = Vec::new();
-    let processes = pod
-        .cgroup
+    let cgroup = match &pod.sidecar_cgroup {
+        SidecarCgroup::Known(cgroup) if by_cgroup => cgroup,
+        // Whose they are can't be told.
+        SidecarCgroup::Unsaid if by_cgroup => return Ok(Vec::new()),
+        _ => &pod.cgroup,
+    };
+    let processes = cgroup
         .processes()
-        .tried(|| format!("list the processes of {}", pod.cgroup.path().display()))?;
+        .tried(|| format!("list the processes of {}", cgroup.path().display()))?;
     for pid in processes {
         let of_process = of_process(pid, netns, pod.sidecar_uid).unwrap_or_default();
         found.extend(of_process.into_iter().filter(|it| seen.insert(it.inode)));

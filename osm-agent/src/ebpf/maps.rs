@@ -63,7 +63,7 @@ pub const SHARED: [Definition; 7] = [
 
 /// The maps that versions of one layout share, and that those of another one have for themselves.
 /// [`osm_ebpf_common::LAYOUT_VERSION`] is about them.
-pub const OWN: [Definition; 17] = [
+pub const OWN: [Definition; 18] = [
     Definition::of::<u64, PodEntry>("PODS"),
     Definition::of::<u32, PolicyWord>("POLICY_IN_FORCE"),
     Definition::of::<LocalKey, u32>("LOCALS"),
@@ -72,6 +72,7 @@ pub const OWN: [Definition; 17] = [
     Definition::of::<PortPageKey, PortPage>("PORT_PAGES"),
     Definition::of::<InterfaceKey, u32>("INTERFACES"),
     Definition::of::<[u8; 4 + size_of::<RouteKey>()], RouteEntry>("ROUTES"),
+    Definition::of::<u32, u32>("BOUND_BY_SIDECAR"),
     Definition::of::<(), ()>("EVENTS"),
     Definition::of::<u32, u64>("MONITOR"),
     Definition::of::<ShortcutKey, u32>("SHORTCUTS"),

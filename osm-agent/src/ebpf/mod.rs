@@ -42,10 +42,14 @@ use maps::Maps;
 use state::StateDir;
 use version::Programs;
 
+pub(crate) use cleanup::foreign_in;
 pub use cleanup::{Cleaned, cleanup};
+pub(crate) use layout::{Layout, file_name};
 pub(crate) use maps::is_map_of_ours;
 pub use objects::{LogLevel, set_log_level};
+pub(crate) use pins::detach_rank;
 pub use state::DEFAULT_STATE_DIR;
+pub(crate) use state::number_of;
 
 /// The datapath that lives in one state directory. While this exists, no other process
 /// changes that directory.

@@ -64,7 +64,7 @@ pub fn detach(directory: &Path) -> Result<()> {
 }
 
 /// What redirects goes first, what is not known comes next: it may redirect as well.
-fn detach_rank(name: &str) -> usize {
+pub fn detach_rank(name: &str) -> usize {
     let name = name.strip_suffix(NEW).unwrap_or(name);
     let hook = CGROUP_HOOKS.iter().rposition(|hook| hook.program == name);
     match hook {

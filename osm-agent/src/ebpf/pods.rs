@@ -142,6 +142,8 @@ impl Ebpf {
             .pods
             .keys()
             .chain(self.maps.pod_records.keys())
+            // All that is left of one whose record another version, with maps of its own, has removed.
+            .chain(self.maps.locals.keys().map(|key| Ok(key?.netns_cookie())))
             .collect::<Result<_, _>>()
             .tried(|| "read the map PODS")?;
         self.undescribe(&cookies.difference(&linked).copied().collect())?;
@@ -252,13 +254,14 @@ impl Maps {
     /// Describes a pod to the programs; says whether anything was otherwise before.
     pub fn describe(&mut self, pod: &Pod, slot: u32, word: PolicyWord) -> Result<bool> {
         let cookie = pod.netns.cookie()?;
-        let (entry, wanted) = addressed(pod, PodEntry::new(cookie, slot, pod.sidecar_uid));
+        let before = self.pod(cookie)?;
+        let known = before.and_then(|entry| entry.sidecar_cgroup());
+        let (entry, wanted) = addressed(pod, bare(pod, cookie, slot, known)?);
         let mut is_changed = false;
         if self.policy(slot)? != word {
             self.set_policy(slot, word)?;
             is_changed = true;
         }
-        let before = self.pod(cookie)?;
         // At every moment, what is the pod's own both before and after is known to be.
         for key in &wanted {
             if found(self.locals.get(key, 0))
@@ -285,7 +288,8 @@ impl Maps {
 
     /// Whether the programs know a pod by the addresses and the sidecar's user that it has.
     pub fn is_described(&self, pod: &Pod, entry: &PodEntry) -> Result<bool> {
-        let before = PodEntry::new(entry.netns_cookie(), entry.slot(), pod.sidecar_uid);
+        let known = entry.sidecar_cgroup();
+        let before = bare(pod, entry.netns_cookie(), entry.slot(), known)?;
         let (wanted, locals) = addressed(pod, before);
         if wanted != *entry {
             return Ok(false);
@@ -329,6 +333,12 @@ impl Maps {
         }
         Ok(!unwanted.is_empty())
     }
+}
+
+/// Its entry, without addresses; `known` is the sidecar's cgroup by the entry that there is.
+fn bare(pod: &Pod, cookie: u64, slot: u32, known: Option<u64>) -> Result<PodEntry> {
+    let entry = PodEntry::new(cookie, slot, pod.sidecar_uid);
+    Ok(entry.with_sidecar_cgroup(pod.sidecar_cgroup.id(known)?))
 }
 
 /// A pod's entry with its addresses, and the keys of those that the entry has no room for.

@@ -30,6 +30,8 @@ pub enum Question {
         destination: SocketAddr,
         /// As which user, as the initial user namespace numbers it; none for any but the sidecar's.
         uid: Option<u32>,
+        /// In which cgroup; none for the sidecar's.
+        cgroup: Option<u64>,
     },
     /// Somebody dials the pod.
     Inbound {
@@ -65,12 +67,16 @@ pub struct Explanation {
 /// Where its maps can't be read.
 pub fn explain(pod: &PodView, asked: &Asked<'_>, question: Question) -> Result<Explanation> {
     let verdict = match question {
-        Question::Outbound { destination, uid } => decision::outbound(
+        Question::Outbound {
+            destination,
+            uid,
+            cgroup,
+        } => decision::outbound(
             asked,
             &Outbound {
                 destination: meant(destination.ip()),
                 port: destination.port(),
-                by_sidecar: uid == Some(asked.sidecar_uid()),
+                by_sidecar: uid.is_some_and(|uid| asked.is_sidecar(uid, cgroup)),
             },
         ),
         Question::Inbound {

@@ -21,6 +21,7 @@ use nix::{
         signalfd::{SfdFlags, SignalFd},
     },
 };
+use osm_ebpf_common::maps::Event;
 
 use crate::{
     cli::out::warn,
@@ -73,6 +74,14 @@ pub fn run(options: &Options) -> Result<()> {
         Err(Ended::Events(error)) => Err(error),
         Ok(()) => Ok(()),
     }
+}
+
+/// One event as it is shown, where no pod's name is known.
+pub(crate) fn shown(event: &Event, format: Format) -> String {
+    let mut out = Vec::new();
+    // Writing to a vector does not fail.
+    let _ = Show::new(format, Names::none()).event(&mut out, event);
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 struct Monitor {

@@ -39,6 +39,16 @@ impl Names {
         Ok(names)
     }
 
+    /// None, and nowhere to look for them.
+    pub fn none() -> Self {
+        Self {
+            state_dir: PathBuf::new(),
+            known: HashMap::new(),
+            unheard: BTreeSet::new(),
+            is_fresh: true,
+        }
+    }
+
     /// All of them.
     pub fn all(&self) -> BTreeSet<&str> {
         self.known.values().map(String::as_str).collect()

@@ -56,6 +56,31 @@ impl Cgroup {
         Ok(Self { path, directory })
     }
 
+    /// Opens a cgroup below this one, such as a container's; a relative path is taken from the root of the
+    /// hierarchy.
+    ///
+    /// # Errors
+    /// Where the path is no cgroup of v2, or not below this one.
+    pub fn open_below(&self, path: &Path, root: &Path) -> Result<Self> {
+        let path = root.join(path);
+        let what = format!("--sidecar-cgroup {}", path.display());
+        let advice = format!("give a directory below {}", self.path.display());
+        let resolved = path.canonicalize();
+        let resolved = resolved
+            .map_err(|error| Error::input(&what, format!("cannot be opened ({error})"), &advice))?;
+        if resolved == self.path || !resolved.starts_with(&self.path) {
+            return Err(Error::input(&what, "is not below the pod's cgroup", advice));
+        }
+        let directory = File::open(&resolved).tried(|| format!("open {what}"))?;
+        if !directory.metadata().is_ok_and(|it| it.is_dir()) {
+            return Err(Error::input(&what, "is not a cgroup", advice));
+        }
+        Ok(Self {
+            path: resolved,
+            directory,
+        })
+    }
+
     /// The open directory.
     #[must_use]
     pub const fn directory(&self) -> &File {
@@ -109,6 +134,17 @@ pub fn processes_below(cgroup: &Path) -> io::Result<Vec<i32>> {
         }
     }
     Ok(found)
+}
+
+/// The number of the cgroup (v2) that a process is in.
+///
+/// # Errors
+/// Where the process is gone, or its cgroup can't be seen from here.
+pub fn of_process(pid: i32, root: &Path) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
+    let path = path.ok_or_else(|| io::Error::other("it is in no cgroup of version 2"))?;
+    Ok(fs::metadata(root.join(path))?.ino())
 }
 
 /// The processes of one cgroup, and the cgroups right below it.

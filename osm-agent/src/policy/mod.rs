@@ -17,7 +17,7 @@ use osm_ebpf_common::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::config::{Lists, LocalProxyMode, MeshConfig};
+use crate::config::{Lists, LocalProxyMode, MeshConfig, SidecarIdentity};
 
 pub use naive::Naive;
 pub use view::View;
@@ -79,7 +79,9 @@ impl Policy {
     pub fn of_pod(mesh: &MeshConfig, pod: &Lists, dual_stack: bool) -> Self {
         let policy = Self::compile_both(&mesh.lists, pod, dual_stack)
             .with_excluded_interfaces(mesh.excluded_interfaces.clone())
-            .with_shortcut(mesh.shortcut);
+            .with_shortcut(mesh.shortcut)
+            .with_open_ports(mesh.open_ports)
+            .with_sidecar_cgroup(mesh.sidecar_identity == SidecarIdentity::UidAndCgroup);
         match mesh.local_proxy_mode {
             LocalProxyMode::Localhost => policy,
             LocalProxyMode::PodIp => policy.with_pod_ip(),
@@ -179,6 +181,32 @@ impl Policy {
             self.flags |= PolicyWord::SHORTCUT;
         }
         self
+    }
+
+    /// The same, with the sidecar's ports open to anybody, or for the sidecar alone.
+    #[must_use]
+    pub const fn with_open_ports(mut self, are_open: bool) -> Self {
+        self.flags &= !PolicyWord::OPEN_PORTS;
+        if are_open {
+            self.flags |= PolicyWord::OPEN_PORTS;
+        }
+        self
+    }
+
+    /// The same, with who runs as the sidecar's user taken for it in its own cgroup only, or anywhere.
+    #[must_use]
+    pub const fn with_sidecar_cgroup(mut self, is_asked: bool) -> Self {
+        self.flags &= !PolicyWord::SIDECAR_CGROUP;
+        if is_asked {
+            self.flags |= PolicyWord::SIDECAR_CGROUP;
+        }
+        self
+    }
+
+    /// Whether the sidecar is to be told from others of its user by its cgroup.
+    #[must_use]
+    pub const fn asks_for_cgroup(&self) -> bool {
+        self.flags & PolicyWord::SIDECAR_CGROUP != 0
     }
 
     /// Whether bytes between app and sidecar are to be handed over from socket to socket.

@@ -13,6 +13,10 @@ use crate::config::Lists;
 /// A pod under lists that are searched from end to end. Compiled policies, and the datapaths
 /// that are made from them, must answer as this does.
 #[derive(Clone, Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "one for each setting that is on or off"
+)]
 pub struct Naive {
     /// The effective lists.
     pub lists: Lists,
@@ -22,6 +26,18 @@ pub struct Naive {
     pub dual_stack: bool,
     /// Whether the sidecar's calls to the local host go to the pod's address.
     pub pod_ip: bool,
+    /// Whether anybody may be bound to the sidecar's ports.
+    pub open_ports: bool,
+    /// Whether the sidecar is known by its cgroup too.
+    pub by_cgroup: bool,
+}
+
+impl Naive {
+    /// Whether a process is the sidecar's: who runs as its user and, where that counts, in its container.
+    #[must_use]
+    pub const fn is_sidecar(&self, is_of_its_user: bool, is_in_its_cgroup: bool) -> bool {
+        is_of_its_user && (is_in_its_cgroup || !self.by_cgroup)
+    }
 }
 
 impl Pod for Naive {
@@ -67,6 +83,10 @@ impl Pod for Naive {
 
     fn local_host_is_pod_address(&self) -> bool {
         self.pod_ip
+    }
+
+    fn guards_ports(&self) -> bool {
+        !self.open_ports
     }
 }
 

@@ -67,4 +67,8 @@ impl Pod for View<'_> {
     fn local_host_is_pod_address(&self) -> bool {
         self.word().has(PolicyWord::POD_IP)
     }
+
+    fn guards_ports(&self) -> bool {
+        !self.word().has(PolicyWord::OPEN_PORTS)
+    }
 }

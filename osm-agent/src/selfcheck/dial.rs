@@ -107,6 +107,15 @@ pub fn as_caller<T: Send>(
     })
 }
 
+/// Opens listeners as the sidecar's user, by which the programs know them, or as this process's own where it
+/// may not be that; says which.
+pub fn as_sidecar<T: Send>(open: impl Fn() -> T + Send + Sync) -> (T, bool) {
+    match as_caller(Caller::Sidecar, SIDECAR_UID, &open) {
+        Ok(opened) => (opened, true),
+        Err(_) => (open(), false),
+    }
+}
+
 /// Makes this thread the sidecar's user, for good. Its listeners are asked for original
 /// destinations by that user.
 ///

@@ -33,6 +33,8 @@ pub struct Live<'a> {
     pub own: Vec<IpAddr>,
     /// The sidecar's user, as this process numbers it.
     pub sidecar_uid: u32,
+    /// Whether the sidecar is known by its cgroup too, in which the calling process is not.
+    pub goes_by_cgroup: bool,
     /// A network namespace that reaches the pod, from which inbound connections are tried.
     pub from: Option<&'a File>,
 }
@@ -45,7 +47,8 @@ impl Live<'_> {
     pub fn run(self) -> Result<Vec<Finding>> {
         let dual = self.policy.word(0).has(PolicyWord::DUAL_STACK);
         let network = PodNetwork::new(self.own);
-        let witness = Witness::watch(dual, self.sidecar_uid)?;
+        let mut witness = Witness::watch(dual, self.sidecar_uid)?;
+        witness.is_elsewhere = self.goes_by_cgroup;
         let mut findings = try_all(self.policy, &network, &witness);
         for is_v6 in [false, true] {
             let ip = network.own().iter().find(|ip| ip.is_ipv6() == is_v6);

@@ -6,6 +6,8 @@ use std::{
 };
 
 use nix::ifaddrs::getifaddrs;
+use procfs::net::TcpNetEntry;
+use socket2::Domain;
 
 use super::plan::Network;
 
@@ -49,4 +51,20 @@ impl Network for PodNetwork {
         let from = socket.local_addr().ok()?.ip();
         Some(self.interfaces.get(&from).cloned().unwrap_or_default())
     }
+}
+
+/// The families that are intercepted.
+pub const fn families(dual: bool) -> &'static [Domain] {
+    if dual {
+        &[Domain::IPV4, Domain::IPV6]
+    } else {
+        &[Domain::IPV4]
+    }
+}
+
+/// The TCP sockets of the network namespace.
+pub fn sockets() -> Vec<TcpNetEntry> {
+    let mut all = procfs::net::tcp().unwrap_or_default();
+    all.extend(procfs::net::tcp6().unwrap_or_default());
+    all
 }

@@ -14,13 +14,17 @@ use std::{
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use osm_ebpf_common::{INBOUND_PORT, OUTBOUND_PORT, SIDECAR_UID, decision::Direction};
+use osm_ebpf_common::{
+    INBOUND_PORT, OUTBOUND_PORT, SIDECAR_UID,
+    decision::{Direction, is_guarded_port},
+};
 use procfs::net::{TcpNetEntry, TcpState};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::{
-    dial::{Dialled, as_caller, become_sidecar, reset},
-    plan::{Caller, Quiet},
+    dial::{Dialled, as_sidecar, become_sidecar, reset},
+    plan::Quiet,
+    pod_network::{families, sockets},
 };
 use crate::error::{Error, Result, Tried as _};
 
@@ -41,6 +45,7 @@ pub struct Arrival {
 
 /// Sees connections arrive.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each question")]
 pub struct Witness {
     own: Listeners,
     /// Whether the sidecar's ports are not our own.
@@ -49,6 +54,8 @@ pub struct Witness {
     pub is_sidecar_s: bool,
     /// The sidecar's user, as this process numbers it.
     pub sidecar: u32,
+    /// Whether this process is nowhere the sidecar, whichever user it is.
+    pub is_elsewhere: bool,
     /// Whether the pod is in use: what is the sidecar's is never taken.
     is_live: bool,
     /// The port that is nobody else's.
@@ -62,22 +69,18 @@ impl Witness {
     /// # Errors
     /// Where it can't, or somebody else than the sidecar has its ports.
     pub fn open(dual: bool, extra: &[u16]) -> Result<Self> {
-        let families: &[Domain] = if dual {
-            &[Domain::IPV4, Domain::IPV6]
-        } else {
-            &[Domain::IPV4]
-        };
+        let families = families(dual);
         let open_sidecar_s = || open_all(families, &[OUTBOUND_PORT, INBOUND_PORT]);
-        // The programs know the sidecar's listeners by who opens them.
-        let (opened, is_sidecar_s) = match as_caller(Caller::Sidecar, SIDECAR_UID, open_sidecar_s) {
-            Ok(opened) => (opened, true),
-            Err(_) => (open_sidecar_s(), false),
-        };
+        let (opened, is_sidecar_s) = as_sidecar(open_sidecar_s);
         let (mut sockets, sidecar_listens) = match opened {
             Ok(sockets) => (sockets, false),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 check_whose(SIDECAR_UID)?;
                 (Vec::new(), true)
+            }
+            // They are for the sidecar alone: nothing can be proven by listening there.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !is_sidecar_s => {
+                (Vec::new(), false)
             }
             Err(error) => return Err(error).tried(|| "listen on the sidecar's ports"),
         };
@@ -85,14 +88,22 @@ impl Witness {
         let port = quiet.first().map_or(0, |(port, _)| *port);
         sockets.extend(quiet);
         for port in extra {
-            // An application that has it already is no error.
-            sockets.extend(open_all(families, &[*port]).unwrap_or_default());
+            // An application that has it already is no error. Some are for the sidecar alone.
+            let open = || open_all(families, &[*port]);
+            let is_guarded = is_guarded_port(*port);
+            let opened = if is_guarded {
+                as_sidecar(open).0
+            } else {
+                open()
+            };
+            sockets.extend(opened.unwrap_or_default());
         }
         Ok(Self {
             own: Listeners::start(sockets, is_sidecar_s),
             sidecar_listens,
             is_sidecar_s: is_sidecar_s || sidecar_listens,
             sidecar: SIDECAR_UID,
+            is_elsewhere: false,
             is_live: false,
             quiet: Quiet(port),
         })
@@ -105,11 +116,7 @@ impl Witness {
     /// Where it can't, or somebody else than the sidecar has the sidecar's ports.
     pub fn watch(dual: bool, sidecar: u32) -> Result<Self> {
         check_whose(sidecar)?;
-        let families: &[Domain] = if dual {
-            &[Domain::IPV4, Domain::IPV6]
-        } else {
-            &[Domain::IPV4]
-        };
+        let families = families(dual);
         let quiet = open_quiet(families).tried(|| "listen on a port of the pod")?;
         let port = quiet.first().map_or(0, |(port, _)| *port);
         Ok(Self {
@@ -117,6 +124,7 @@ impl Witness {
             sidecar_listens: true,
             is_sidecar_s: true,
             sidecar,
+            is_elsewhere: false,
             is_live: true,
             quiet: Quiet(port),
         })
@@ -382,12 +390,6 @@ fn check_whose(sidecar: u32) -> Result<()> {
              another one"
         ),
     })
-}
-
-fn sockets() -> Vec<TcpNetEntry> {
-    let mut all = procfs::net::tcp().unwrap_or_default();
-    all.extend(procfs::net::tcp6().unwrap_or_default());
-    all
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {

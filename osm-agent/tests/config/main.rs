@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt::Write as _, fs, path::PathBuf};
 
 use osm_agent::config::{
-    ANNOTATIONS, InterceptionMode, Lists, LocalProxyMode, MAX_SIZE, MeshConfig,
+    ANNOTATIONS, InterceptionMode, Lists, LocalProxyMode, MAX_SIZE, MeshConfig, SidecarIdentity,
 };
 use rstest::rstest;
 
@@ -63,6 +63,7 @@ metadata:
 spec:
   certificate: {serviceCertValidityDuration: 24h}
   sidecar:
+    identity: uid-and-cgroup
     localProxyMode: PodIP
     logLevel: error
     shortcut: true
@@ -76,6 +77,7 @@ spec:
     - fd00::/8
     outboundIPRangeInclusionList: *ranges
     outboundPortExclusionList: [1, 65535, 0x50]
+    reservedPortGuard: false
 status: null
 "#;
     let config = parse(text).unwrap();
@@ -93,6 +95,8 @@ status: null
             interception_mode: InterceptionMode::Ebpf,
             local_proxy_mode: LocalProxyMode::PodIp,
             shortcut: true,
+            open_ports: true,
+            sidecar_identity: SidecarIdentity::UidAndCgroup,
         }
     );
 }
@@ -118,6 +122,8 @@ fn json_means_what_yaml_means() {
 #[case::null_parts(format!("{HEAD}spec: {{traffic: null, sidecar: ~}}\n"))]
 #[case::null_list(format!("{HEAD}spec: {{traffic: {{inboundPortExclusionList: }}}}\n"))]
 #[case::null_shortcut(format!("{HEAD}spec: {{sidecar: {{shortcut: null}}}}\n"))]
+#[case::guard_on(format!("{HEAD}spec: {{traffic: {{reservedPortGuard: true}}}}\n"))]
+#[case::null_guard(format!("{HEAD}spec: {{traffic: {{reservedPortGuard: null}}}}\n"))]
 #[case::null_mode(format!("{HEAD}spec: {{traffic: {{interceptionMode: null}}}}\n"))]
 #[case::byte_order_mark(format!("\u{feff}{HEAD}"))]
 #[case::document_markers(format!("---\n{HEAD}...\n"))]
@@ -250,6 +256,14 @@ fn interface_is_taken_if_the_kernel_would(#[case] item: &str, #[case] refused: O
 #[case::shortcut(
     "{sidecar: {shortcut: yes}}",
     "spec.sidecar.shortcut is \"yes\"; expected true or false"
+)]
+#[case::identity(
+    "{sidecar: {identity: cgroup}}",
+    "spec.sidecar.identity is \"cgroup\"; expected uid or uid-and-cgroup"
+)]
+#[case::guard(
+    "{traffic: {reservedPortGuard: off}}",
+    "spec.traffic.reservedPortGuard is \"off\"; expected true or false"
 )]
 #[case::list_as_annotation(
     "{traffic: {outboundPortExclusionList: '80,443'}}",

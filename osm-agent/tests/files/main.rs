@@ -48,6 +48,7 @@ fn spec(name: &str, ports: &str) -> PodSpec {
         annotations: BTreeMap::from([(PORTS.to_owned(), ports.to_owned())]),
         netns: Some(format!("/run/netns/{name}").into()),
         cgroup: Some(format!("test/{name}").into()),
+        sidecar: None,
     }
 }
 
@@ -127,15 +128,32 @@ fn bad_pod_file_keeps_what_it_said_and_hides_no_other() {
 }
 
 #[test]
-fn second_file_of_a_pod_is_left_out() {
+fn second_file_of_a_pod_is_left_out_and_said_to_be() {
     let directory = Directory::new();
-    directory.write("a.yaml", &pod("web", "80"));
-    directory.write("b.yaml", &pod("web", "81"));
+    directory.write("b.yaml", &pod("web", "80"));
     directory.write("c.yaml", &pod("c", "82").replace("test/c", "test/web"));
     let source = Source::of_pods(&directory);
-    assert_eq!(source.pods(), specs([("a.yaml", spec("web", "80"))]));
-    fs::remove_file(directory.path("a.yaml")).expect("removed");
-    source.pods_until(|pods| pods.get("b.yaml") == Some(&spec("web", "81")));
+    let why = |pods: &BTreeMap<String, PodSpec>, key: &str| match &pods[key].membership {
+        Membership::Unreadable(why) => why.clone(),
+        other => panic!("{key}: {other:?}"),
+    };
+    let pods = source.pods();
+    assert_eq!(pods["b.yaml"], spec("web", "80"));
+    let said = why(&pods, "c.yaml");
+    assert!(
+        said.contains("b.yaml has the same cgroup test/web"),
+        "{said}"
+    );
+    // The one that was there before counts, though another comes first by its name.
+    directory.write("a.yaml", &pod("web", "81"));
+    source.pods_until(|pods| {
+        pods.contains_key("a.yaml") && {
+            assert_eq!(pods["b.yaml"], spec("web", "80"));
+            why(pods, "a.yaml").contains("b.yaml has the same name default/web")
+        }
+    });
+    fs::remove_file(directory.path("b.yaml")).expect("removed");
+    source.pods_until(|pods| pods.get("a.yaml") == Some(&spec("web", "81")));
 }
 
 #[test]

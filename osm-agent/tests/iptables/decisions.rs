@@ -83,6 +83,9 @@ impl Pod for ByInterface<'_> {
     fn local_host_is_pod_address(&self) -> bool {
         self.view.local_host_is_pod_address()
     }
+    fn guards_ports(&self) -> bool {
+        self.view.guards_ports()
+    }
 }
 
 fn fate(verdict: Verdict, own: IpAddr) -> Fate {

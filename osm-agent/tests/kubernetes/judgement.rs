@@ -2,6 +2,7 @@
 
 use osm_agent::daemon::source::{
     Membership::{self, InMesh, Outside},
+    SidecarPlace,
     kubernetes::{Pod, judge},
 };
 use rstest::rstest;
@@ -76,6 +77,47 @@ fn sidecar_is_told_by_its_user(#[case] spec: Value, #[case] has_sidecar: bool) {
     assert_eq!(judged.membership, membership);
     let reason = (!has_sidecar).then_some("NoSidecar");
     assert_eq!(complaint.map(|complaint| complaint.reason), reason);
+}
+
+#[rstest]
+#[case::running(json!({"containers": [app(), sidecar()]}), "containerStatuses", "running", Some("4f2a"))]
+#[case::lasting_init_container(
+    json!({"containers": [app()], "initContainers": [lasting()]}), "initContainerStatuses", "running",
+    Some("4f2a"))]
+#[case::not_yet(json!({"containers": [app(), sidecar()]}), "containerStatuses", "waiting", None)]
+#[case::no_more(json!({"containers": [app(), sidecar()]}), "containerStatuses", "terminated", None)]
+#[case::one_of_two(
+    json!({"containers": [{"name": "app", "securityContext": {"runAsUser": 1500}}, sidecar()]}),
+    "containerStatuses", "running", None)]
+fn sidecar_s_container_is_told_while_it_runs(
+    #[case] spec: Value,
+    #[case] list: &str,
+    #[case] state: &str,
+    #[case] expected: Option<&str>,
+) {
+    let mut pod = pod("a");
+    pod["spec"] = spec;
+    pod["status"] = json!({list: [
+        {"name": "app", "containerID": "containerd://77", "state": {"running": {}}},
+        {"name": "proxy", "containerID": "containerd://4f2a", "state": {state: {}}},
+    ]});
+    let (judged, _) = judge(&read(&pod), Some("enabled"));
+    let expected = expected.map(|id| SidecarPlace::Container(id.into()));
+    assert_eq!(judged.sidecar, expected);
+}
+
+fn app() -> Value {
+    json!({"name": "app"})
+}
+
+fn sidecar() -> Value {
+    json!({"name": "proxy", "securityContext": {"runAsUser": 1500}})
+}
+
+fn lasting() -> Value {
+    let mut container = sidecar();
+    container["restartPolicy"] = json!("Always");
+    container
 }
 
 #[test]

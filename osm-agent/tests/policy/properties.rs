@@ -122,7 +122,7 @@ proptest! {
             .chain(ports)
             .collect();
         let destinations: Vec<Address> = [edges(&lists), own_addresses.clone(), others].concat();
-        let naive = Naive { lists, own_addresses: own_addresses.clone(), dual_stack, pod_ip: false };
+        let naive = Naive { lists, own_addresses: own_addresses.clone(), dual_stack, ..Naive::default() };
         for (index, destination) in destinations.iter().copied().enumerate() {
             for port in ports.iter().copied() {
                 for by_sidecar in [false, true] {

@@ -1,5 +1,6 @@
 //! What the programs must know of a pod.
 
+use super::PolicyWord;
 use crate::address::Address;
 
 /// What the programs must know of a pod. Key: its network namespace's cookie.
@@ -13,6 +14,7 @@ pub struct PodEntry {
     netns_cookie: u64,
     slot: u32,
     sidecar_uid: u32,
+    sidecar_cgroup: u64,
     address_v4: Address,
     address_v6: Address,
     flags: u32,
@@ -34,11 +36,22 @@ impl PodEntry {
             netns_cookie,
             slot,
             sidecar_uid,
+            sidecar_cgroup: 0,
             address_v4: Address::UNSPECIFIED_V4,
             address_v6: Address::UNSPECIFIED_V6,
             flags: 0,
             _padding: 0,
         }
+    }
+
+    /// Says in which cgroup the sidecar's processes are, where that is known.
+    #[must_use]
+    pub const fn with_sidecar_cgroup(mut self, id: Option<u64>) -> Self {
+        self.sidecar_cgroup = match id {
+            Some(id) => id,
+            None => 0,
+        };
+        self
     }
 
     /// Adds an address. The first of each family is the one redirected connections come
@@ -82,6 +95,32 @@ impl PodEntry {
     #[must_use]
     pub const fn sidecar_uid(&self) -> u32 {
         self.sidecar_uid
+    }
+
+    /// The kernel's number of the cgroup that the sidecar's processes are in; none where that is not known.
+    #[must_use]
+    pub const fn sidecar_cgroup(&self) -> Option<u64> {
+        if self.sidecar_cgroup == 0 {
+            None
+        } else {
+            Some(self.sidecar_cgroup)
+        }
+    }
+
+    /// Whether a process is the sidecar's: by its user and, where the policy wants that and it is known, by
+    /// the cgroup that it is in itself. That is asked of processes of the sidecar's user only.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_sidecar(&self, policy: PolicyWord, user: u32, cgroup: impl FnOnce() -> u64) -> bool {
+        user == self.sidecar_uid
+            && (!self.goes_by_cgroup(policy) || cgroup() == self.sidecar_cgroup)
+    }
+
+    /// Whether the sidecar is told from others of its user.
+    #[inline(always)]
+    #[must_use]
+    pub const fn goes_by_cgroup(&self, policy: PolicyWord) -> bool {
+        policy.has(PolicyWord::SIDECAR_CGROUP) && self.sidecar_cgroup != 0
     }
 
     /// The pod's first IPv4 address, or 0.0.0.0.
@@ -140,6 +179,6 @@ impl LocalKey {
 
 const _: () = {
     let reserved = if cfg!(feature = "next-layout") { 16 } else { 0 };
-    assert!(size_of::<PodEntry>() == 56 + reserved && align_of::<PodEntry>() == 8);
+    assert!(size_of::<PodEntry>() == 64 + reserved && align_of::<PodEntry>() == 8);
     assert!(size_of::<LocalKey>() == 24);
 };

@@ -29,6 +29,10 @@ impl PolicyWord {
     pub const INCLUSION_V6: u32 = 1 << 7;
     /// Bytes between app and sidecar are handed over from socket to socket.
     pub const SHORTCUT: u32 = 1 << 8;
+    /// Anybody may be bound to the sidecar's ports.
+    pub const OPEN_PORTS: u32 = 1 << 9;
+    /// Who runs as the sidecar's user is the sidecar in the sidecar's cgroup only.
+    pub const SIDECAR_CGROUP: u32 = 1 << 10;
 
     /// A policy word from an id and flags.
     #[must_use]

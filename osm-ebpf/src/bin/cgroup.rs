@@ -13,6 +13,7 @@ use aya_ebpf::{
     programs::{SkMsgContext, SockAddrContext, SockOpsContext, SockoptContext},
 };
 use osm_ebpf::{
+    bind,
     connect::{self, Outcome},
     handshake,
     kernel::{self, Message, Operation, SocketAddress, SocketOption},
@@ -33,20 +34,30 @@ const DENY: i32 = 0;
 
 #[cgroup_sock_addr(connect4)]
 fn connect4(ctx: SockAddrContext) -> i32 {
-    connect_code(connect::connect(SocketAddress::new(&ctx), Family::V4))
+    call_code(connect::connect(SocketAddress::new(&ctx), Family::V4))
 }
 
 #[cgroup_sock_addr(connect6)]
 fn connect6(ctx: SockAddrContext) -> i32 {
-    connect_code(connect::connect(SocketAddress::new(&ctx), Family::V6))
+    call_code(connect::connect(SocketAddress::new(&ctx), Family::V6))
 }
 
 #[inline(always)]
-const fn connect_code(outcome: Outcome) -> i32 {
+const fn call_code(outcome: Outcome) -> i32 {
     match outcome {
         Outcome::Proceed => ALLOW,
         Outcome::Refuse => DENY,
     }
+}
+
+#[cgroup_sock_addr(bind4)]
+fn bind4(ctx: SockAddrContext) -> i32 {
+    call_code(bind::bind(SocketAddress::new(&ctx), Family::V4))
+}
+
+#[cgroup_sock_addr(bind6)]
+fn bind6(ctx: SockAddrContext) -> i32 {
+    call_code(bind::bind(SocketAddress::new(&ctx), Family::V6))
 }
 
 #[cgroup_sock_addr(getpeername4)]

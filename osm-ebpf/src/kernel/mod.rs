@@ -17,8 +17,8 @@ mod socket_option;
 use core::{arch::asm, ffi::c_void, ptr};
 
 use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_uid_gid,
-    bpf_get_prandom_u32, bpf_ktime_get_boot_ns,
+    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
+    bpf_get_current_task, bpf_get_current_uid_gid, bpf_get_prandom_u32, bpf_ktime_get_boot_ns,
 };
 use osm_ebpf_common::maps::Caller;
 
@@ -51,7 +51,16 @@ pub fn current_uid_at(credentials: u32, user: u32) -> Option<u32> {
     peek(peek_wide(task, credentials)?, user)
 }
 
-/// The process that runs the program. For programs of connect() only: not all that run in a process's
+/// The cgroup (v2) that the process is in which runs the program. For programs of connect() and bind() only,
+/// Linux 5.7: others may not ask before 6.16.
+#[inline(always)]
+#[must_use]
+pub fn current_cgroup() -> u64 {
+    // SAFETY: no arguments, no failure.
+    unsafe { bpf_get_current_cgroup_id() }
+}
+
+/// The process that runs the program. For programs of connect() and bind() only: not all that run in a process's
 /// context may ask before Linux 6.0.
 #[inline(always)]
 #[must_use]

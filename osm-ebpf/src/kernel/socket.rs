@@ -20,7 +20,7 @@ use super::{
     access::{load, load_address},
     map_pointer,
 };
-use crate::maps::{LISTENERS, REMEMBERED};
+use crate::maps::{BOUND_BY_SIDECAR, LISTENERS, REMEMBERED};
 
 /// A socket that the kernel handed to a program.
 #[derive(Clone, Copy)]
@@ -117,6 +117,37 @@ impl Socket {
         // Where there was a value already, the call left it as it was.
         memory.set(destination);
         Ok(())
+    }
+
+    /// Notes that the sidecar bound it to one of its listeners' ports.
+    #[inline(always)]
+    pub fn mark_bound_by_sidecar(self) {
+        let mut mark = 1_u32;
+        // SAFETY: as in `remember`, of another map.
+        unsafe {
+            bpf_sk_storage_get(
+                map_pointer(&BOUND_BY_SIDECAR),
+                self.0.as_ptr().cast(),
+                (&raw mut mark).cast(),
+                BPF_SK_STORAGE_GET_F_CREATE.into(),
+            )
+        };
+    }
+
+    /// Whether that was noted.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_bound_by_sidecar(self) -> bool {
+        // SAFETY: as in `memory`, of another map.
+        let mark = unsafe {
+            bpf_sk_storage_get(
+                map_pointer(&BOUND_BY_SIDECAR),
+                self.0.as_ptr().cast(),
+                ptr::null_mut(),
+                0,
+            )
+        };
+        !mark.is_null()
     }
 
     /// Forgets what was remembered.

@@ -1,4 +1,4 @@
-//! The context of programs on connect(), getpeername() and getsockname().
+//! The context of programs on connect(), bind(), getpeername() and getsockname().
 
 use core::{arch::asm, ffi::c_void, mem::offset_of, ptr::NonNull};
 
@@ -21,7 +21,7 @@ use super::{
 const AF_INET6: u32 = 10;
 const SOCK_STREAM: u32 = 1;
 
-/// The context of connect, getpeername and getsockname programs.
+/// The context of connect, bind, getpeername and getsockname programs.
 #[derive(Clone, Copy)]
 pub struct SocketAddress(*mut bpf_sock_addr);
 

@@ -38,6 +38,8 @@ pub struct Policy {
     pub lists: Lists,
     pub dual: bool,
     pub pod_ip: bool,
+    /// Whether the sidecar is known by its cgroup too.
+    pub by_cgroup: bool,
 }
 
 /// Who connects.
@@ -45,6 +47,8 @@ pub struct Policy {
 pub enum Who {
     App,
     Sidecar,
+    /// An application that runs as the sidecar's user.
+    Stranger,
     Outside,
 }
 
@@ -68,8 +72,8 @@ pub fn any() -> impl Strategy<Value = Case> {
 fn policy() -> impl Strategy<Value = Policy> {
     let ports = || vec(select(PORTS.to_vec()), 0..4);
     let lists = (vec(range(), 0..5), vec(range(), 0..4), ports(), ports());
-    (lists, any_bool(3), any_bool(4)).prop_map(
-        |((excluded, included, outbound, inbound), dual, pod_ip)| Policy {
+    (lists, any_bool(3), any_bool(4), any_bool(2)).prop_map(
+        |((excluded, included, outbound, inbound), dual, pod_ip, by_cgroup)| Policy {
             lists: Lists {
                 outbound_ranges_excluded: excluded.into_iter().collect(),
                 outbound_ranges_included: included.into_iter().collect(),
@@ -78,6 +82,7 @@ fn policy() -> impl Strategy<Value = Policy> {
             },
             dual,
             pod_ip,
+            by_cgroup,
         },
     )
 }
@@ -115,7 +120,7 @@ fn range() -> impl Strategy<Value = IpNet> {
 
 fn connection() -> impl Strategy<Value = Connection> {
     let inside = (
-        select(vec![Who::App, Who::App, Who::Sidecar]),
+        select(vec![Who::App, Who::App, Who::Sidecar, Who::Stranger]),
         prop_oneof![
             4 => select(REMOTE.to_vec()),
             1 => select(POD.to_vec()),

@@ -60,8 +60,8 @@ fn random_policies_and_connections_come_out_the_same_everywhere() {
 fn check(scene: &Scene, case: &Case) -> Result<(), TestCaseError> {
     scene.put_in_force(&case.policy);
     for connection in &case.connections {
-        let wanted = model::decide(&case.policy, connection);
         for (backend, seen) in scene.connect(connection) {
+            let wanted = model::decide(&case.policy, connection, backend);
             if seen != wanted {
                 return Err(TestCaseError::fail(format!(
                     "{connection:?} by {backend:?}\n  seen:   {seen:?}\n  wanted: {wanted:?}"

@@ -9,15 +9,18 @@ use osm_ebpf_common::{
 };
 
 use super::case::{Connection, POD, Policy, Who};
+use super::mesh::Backend;
 use super::scene::{Landing, OUTSIDE};
 
-/// Where the connection lands, and what both ends see.
-pub fn decide(policy: &Policy, connection: &Connection) -> Landing {
+/// Where the connection lands, and what both ends see. iptables asks for the user alone.
+pub fn decide(policy: &Policy, connection: &Connection, backend: Backend) -> Landing {
     let pod = Naive {
         lists: policy.lists.clone(),
         own_addresses: own().map(Address::from).to_vec(),
         dual_stack: policy.dual,
         pod_ip: policy.pod_ip,
+        by_cgroup: policy.by_cgroup && backend == Backend::Ebpf,
+        ..Naive::default()
     };
     let destination = Address::from(connection.to.ip());
     let port = connection.to.port();
@@ -37,7 +40,10 @@ pub fn decide(policy: &Policy, connection: &Connection) -> Landing {
             &Outbound {
                 destination,
                 port,
-                by_sidecar: connection.who == Who::Sidecar,
+                by_sidecar: pod.is_sidecar(
+                    matches!(connection.who, Who::Sidecar | Who::Stranger),
+                    connection.who == Who::Sidecar,
+                ),
             },
         )
     };

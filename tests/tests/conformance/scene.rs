@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
 };
 
@@ -41,7 +42,7 @@ pub struct Scene {
 
 struct Place {
     // Processes go before their world.
-    clients: RefCell<[Client; 3]>,
+    clients: RefCell<[Client; 4]>,
     _servers: [Actor; 4],
     mesh: Mesh,
 }
@@ -104,55 +105,35 @@ impl Place {
                 sidecar("outbound", 15001),
                 sidecar("inbound", 15003),
             ],
-            clients: RefCell::new([pod.app(), pod.sidecar_client(), mesh.world.outside.client()]),
+            clients: RefCell::new([
+                pod.app(),
+                pod.sidecar_client(),
+                pod.stranger(),
+                mesh.world.outside.client(),
+            ]),
             mesh,
         })
     }
 
     fn put_in_force(&self, policy: &Policy) {
-        let join = |items: Vec<String>| items.join(",");
         let lists = &policy.lists;
         let mut attach = self.mesh.attach_without_lists();
         for (name, value) in [
             (
                 "outbound-ip-range-exclusion-list",
-                join(
-                    lists
-                        .outbound_ranges_excluded
-                        .iter()
-                        .map(ToString::to_string)
-                        .collect(),
-                ),
+                joined(&lists.outbound_ranges_excluded),
             ),
             (
                 "outbound-ip-range-inclusion-list",
-                join(
-                    lists
-                        .outbound_ranges_included
-                        .iter()
-                        .map(ToString::to_string)
-                        .collect(),
-                ),
+                joined(&lists.outbound_ranges_included),
             ),
             (
                 "outbound-port-exclusion-list",
-                join(
-                    lists
-                        .outbound_ports_excluded
-                        .iter()
-                        .map(ToString::to_string)
-                        .collect(),
-                ),
+                joined(&lists.outbound_ports_excluded),
             ),
             (
                 "inbound-port-exclusion-list",
-                join(
-                    lists
-                        .inbound_ports_excluded
-                        .iter()
-                        .map(ToString::to_string)
-                        .collect(),
-                ),
+                joined(&lists.inbound_ports_excluded),
             ),
         ] {
             if !value.is_empty() {
@@ -162,12 +143,21 @@ impl Place {
         if policy.dual {
             attach = attach.option("--ip-families", "dual");
         }
-        if policy.pod_ip {
-            attach = attach.config(
+        let mode = if policy.pod_ip { "PodIP" } else { "Localhost" };
+        let identity = if policy.by_cgroup {
+            "uid-and-cgroup"
+        } else {
+            "uid"
+        };
+        attach = attach
+            .option(
+                "--sidecar-cgroup",
+                self.mesh.world.pod.sidecar_cgroup().path(),
+            )
+            .config(&format!(
                 "apiVersion: config.openservicemesh.io/v1alpha2\nkind: MeshConfig\n\
-                 spec: {sidecar: {localProxyMode: PodIP}}\n",
-            );
-        }
+                 spec: {{sidecar: {{localProxyMode: {mode}, identity: {identity}}}}}\n",
+            ));
         let _ = attach.run().succeeded();
     }
 
@@ -176,10 +166,11 @@ impl Place {
         if wanted.v6_socket && wanted.who != Who::Outside {
             dial = dial.v6();
         }
-        let [app, sidecar, outside] = &mut *self.clients.borrow_mut();
+        let [app, sidecar, stranger, outside] = &mut *self.clients.borrow_mut();
         let client = match wanted.who {
             Who::App => app,
             Who::Sidecar => sidecar,
+            Who::Stranger => stranger,
             Who::Outside => {
                 let from = OUTSIDE[usize::from(wanted.to.is_ipv6())]
                     .parse()
@@ -212,4 +203,10 @@ impl Place {
             dialled: canonical(peer),
         }
     }
+}
+
+/// As annotations have it.
+fn joined<T: ToString>(items: &BTreeSet<T>) -> String {
+    let items: Vec<_> = items.iter().map(ToString::to_string).collect();
+    items.join(",")
 }

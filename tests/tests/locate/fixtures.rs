@@ -147,6 +147,7 @@ pub fn spec(uid: &str) -> PodSpec {
         annotations: BTreeMap::new(),
         netns: None,
         cgroup: None,
+        sidecar: None,
     }
 }
 

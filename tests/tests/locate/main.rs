@@ -4,13 +4,17 @@ mod fixtures;
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
-use osm_agent::daemon::{locate::Whereabouts, source::PodSpec};
+use osm_agent::daemon::{
+    locate::Whereabouts,
+    source::{PodSpec, SidecarPlace},
+};
 use osm_tests::{Need, Netns, World, missing};
 
 use fixtures::{PATIENCE, Sleeper, Tree, expect_in, expect_not_yet, expect_unfit, spec, uid, wait};
@@ -39,6 +43,44 @@ fn pod_of_either_driver_is_found_by_its_uid() {
         assert!(pod.addresses.contains(&world.pod.ip4()), "{pod:?}");
         assert_eq!((pod.sidecar_uid, pod.shares_cgroup), (1500, false));
         drop(sleeper);
+    }
+}
+
+/// As the runtimes name it, with either driver; crun has processes one level below.
+#[test]
+fn sidecar_s_container_is_found_by_its_id_once_it_has_a_process() {
+    let Some(world) = World::new() else { return };
+    let netns = &world.pod.netns;
+    for (directory, processes_in) in [
+        ("4f2a", ""),
+        ("cri-containerd-4f2a.scope", ""),
+        ("crio-4f2a.scope", "/container"),
+    ] {
+        let (mut tree, uid) = (Tree::new(), uid());
+        let pod = format!("kubepods/pod{uid}");
+        let app = tree.make(&format!("{pod}/77/4f2a"));
+        let beside = tree.make(&format!("{pod}/crio-conmon-4f2a.scope"));
+        let _others = [&app, &beside].map(|it| Sleeper::new(Some(netns), &[it]));
+        let own = tree.make(&format!("{pod}/{directory}{processes_in}"));
+        let mut spec = spec(&uid);
+        let id = |tree: &Tree, spec: &PodSpec| {
+            let pod = expect_in(tree.locate(spec, None), netns);
+            pod.sidecar_cgroup.id(Some(1)).expect("an id")
+        };
+        assert_eq!(id(&tree, &spec), None, "nobody says which it is");
+        spec.sidecar = Some(SidecarPlace::Container("4f2a".into()));
+        assert_eq!(id(&tree, &spec), None, "{directory}");
+        let sleeper = Sleeper::new(Some(netns), &[&own]);
+        let expected = own.metadata().expect("a cgroup").ino();
+        assert_eq!(id(&tree, &spec), Some(expected), "{directory}");
+        drop(sleeper);
+        assert_eq!(id(&tree, &spec), None, "{directory}");
+        spec.sidecar = Some(SidecarPlace::Cgroup(own.clone()));
+        assert_eq!(id(&tree, &spec), Some(expected), "{directory}");
+        spec.sidecar = Some(SidecarPlace::Cgroup(
+            world.pod.sidecar_cgroup().path().into(),
+        ));
+        assert_eq!(id(&tree, &spec), None, "another pod's");
     }
 }
 

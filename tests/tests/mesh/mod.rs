@@ -108,6 +108,14 @@ impl Mesh {
         attach.run()
     }
 
+    /// The same without lists, and with the sidecar's ports open to anybody.
+    #[track_caller]
+    pub fn attach_open(&self) -> Outcome {
+        let config = "apiVersion: config.openservicemesh.io/v1alpha2\nkind: MeshConfig\n\
+                      spec: {traffic: {reservedPortGuard: false}}\n";
+        self.attach_without_lists().config(config).run()
+    }
+
     /// `osm-agent attach` for the pod, to be gone on with.
     pub fn attach_without_lists(&self) -> Attach<'_> {
         self.flags.iter().fold(

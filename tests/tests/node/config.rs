@@ -1,6 +1,6 @@
 //! Wrong values, second agents, changes of mode.
 
-use osm_tests::{Node, World};
+use osm_tests::{Actor, Client, Node, SIDECAR_UID, World, actor::Place};
 
 use crate::{
     REMOTE,
@@ -57,6 +57,84 @@ fn bad_mesh_config_leaves_the_last_good_lists_in_force() {
         }
         !is_direct
     });
+}
+
+#[test]
+fn guard_of_the_sidecar_s_ports_is_switched_under_running_pods() {
+    let (Some(world), Some(mut node)) = (World::new(), Node::new()) else {
+        return;
+    };
+    let mut app = world.pod.app();
+    node.mesh("{traffic: {outboundPortExclusionList: [5432]}}");
+    node.add_pod(&world.pod, &[]);
+    node.start();
+    node.wait_intercepted(&world.pod);
+    assert_eq!(app.listen("0.0.0.0:15001").error(), "EPERM");
+    for (guard, error) in [("false", None), ("true", Some("EPERM"))] {
+        node.mesh(&format!("{{traffic: {{reservedPortGuard: {guard}}}}}"));
+        node.wait("the guard is switched", |_| {
+            let listener = app.listen("0.0.0.0:15001");
+            if listener.error.is_none() {
+                app.close(listener.id);
+            }
+            listener.error.as_deref() == error
+        });
+    }
+}
+
+/// Its container starts anew, in another cgroup of that name, and the agent at another time.
+#[test]
+fn sidecar_that_is_known_by_its_cgroup_starts_anew() {
+    let (Some(world), Some(mut node)) = (World::new(), Node::new()) else {
+        return;
+    };
+    let pod = &world.pod;
+    let mut stranger = pod.stranger();
+    let _remote = world.outside.server("remote", &[REMOTE]);
+    let path = pod.cgroup.path().join("proxy");
+    node.mesh("{sidecar: {identity: uid-and-cgroup}}");
+    node.add_pod_with_sidecar(pod, &path);
+    node.start();
+    node.wait_intercepted(pod);
+    for round in 0..3 {
+        // A kubelet takes longer to start a container again.
+        let cgroup = pod.cgroup.child("proxy");
+        node.wait("the sidecar is known", |node| {
+            sidecar_cgroup(node) == Some(cgroup.id())
+        });
+        let place = Place {
+            netns: &pod.netns,
+            cgroup: Some(&cgroup),
+            uid: Some(SIDECAR_UID),
+        };
+        let mut sidecar = Actor::start("sidecar", &place, &["sidecar"]);
+        expect_outbound(&mut sidecar, &stranger.connect(REMOTE), REMOTE, pod.ip4());
+        let mut owner = Client::start("owner", &place);
+        expect_direct(&mut sidecar, &owner.connect(REMOTE), "remote");
+        if round == 1 {
+            node.kill();
+            node.start();
+            node.wait_intercepted(pod);
+            assert_eq!(sidecar_cgroup(&node), Some(cgroup.id()));
+            expect_outbound(&mut sidecar, &stranger.connect(REMOTE), REMOTE, pod.ip4());
+        }
+        drop(owner);
+        sidecar.stop();
+        drop(cgroup);
+        node.wait("the former one does not count any more", |node| {
+            sidecar_cgroup(node).is_none()
+        });
+    }
+}
+
+fn sidecar_cgroup(node: &Node) -> Option<u64> {
+    let state = node.state().path().display().to_string();
+    let args = ["status", "-o", "json", "--agent-url", "http://127.0.0.1:9"];
+    let said = node
+        .agent()
+        .run(&[&args[..], &["--state-dir", &state]].concat());
+    let report: serde_json::Value = serde_json::from_str(&said.succeeded().stdout).expect("JSON");
+    report["pods"][0]["sidecar_cgroup"].as_u64()
 }
 
 #[test]

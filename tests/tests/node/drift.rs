@@ -85,7 +85,7 @@ fn damage_to_a_pod_s_links_pins_and_entries_is_mended() {
         .map(|entry| entry.expect("it can be read").path())
         .collect();
     names.sort();
-    assert_eq!(names.len(), 10, "{names:?}");
+    assert_eq!(names.len(), 12, "{names:?}");
     let cookie = pod.netns.cookie().to_ne_bytes();
     let mut damages: Vec<Damage> = Vec::new();
     for link in names {

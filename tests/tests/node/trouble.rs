@@ -88,6 +88,41 @@ fn lists_of_a_pod_whose_file_was_renamed_are_followed() {
 }
 
 #[test]
+fn second_file_of_a_pod_takes_nothing_away_from_it() {
+    let Some(mut scene) = Scene::new() else {
+        return;
+    };
+    let mut twin = scene.file(&json!({}));
+    twin["metadata"]["name"] = "another".into();
+    twin["osm"]["netns"] = "/run/netns/nobody".into();
+    // By its name, it comes first.
+    scene.node.add_pod_file("0", &twin);
+    let shown = |node: &Node, name: &str, state: &str| {
+        let status = node.status();
+        let pods = status["pods"].as_array().cloned().unwrap_or_default();
+        let mut pods = pods.iter();
+        pods.any(|pod| pod["name"] == name && pod["state"] == state)
+    };
+    scene.node.wait("it is refused", |node| {
+        shown(node, "test/another", "failed")
+    });
+    assert!(scene.node.log().contains("has the same cgroup"));
+    scene.node.wait_intercepted(&scene.world.pod);
+    scene.expect_intercepted(REMOTE);
+    // Who came first, the next agent does not know: it takes nothing away either.
+    scene.node.kill();
+    scene.node.start();
+    let name = format!("test/{}", scene.world.pod.name());
+    scene
+        .node
+        .wait("one is refused", |node| shown(node, &name, "failed"));
+    scene.expect_intercepted(REMOTE);
+    scene.node.remove_pod_file("0");
+    scene.node.wait_intercepted(&scene.world.pod);
+    scene.expect_intercepted(REMOTE);
+}
+
+#[test]
 fn pod_whose_file_is_broken_stays_intercepted_over_a_restart() {
     let Some(mut scene) = Scene::new() else {
         return;

@@ -264,6 +264,7 @@ fn udp_passes_in_both_directions(
         for connected in [false, true] {
             let udp = Udp {
                 to: mesh::address(to),
+                from: None,
                 text: "question".into(),
                 connected,
                 timeout_ms: 5000,
@@ -318,6 +319,7 @@ fn listener_on_the_sidecar_s_port_that_is_not_the_sidecar_s_gets_nothing() {
     };
     let pod = &scene.mesh.world.pod;
     let mut remote = scene.remote(&[80]);
+    let _ = scene.mesh.attach_open().succeeded();
     let mut squatter = pod.server("squatter", &["0.0.0.0:15001", "0.0.0.0:15003"]);
     expect_refused(&mut pod.app(), Dial::to("198.51.100.10:80"));
     expect_refused(

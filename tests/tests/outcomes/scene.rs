@@ -91,10 +91,10 @@ impl Scene {
         })
     }
 
-    /// A server in the pod, on these ports of all its addresses.
+    /// A server in the pod, on these ports of all its addresses; some may be for the sidecar alone.
     pub fn local(&self, ports: &[u16]) -> Actor {
         serve(&["[::]"], ports, |listen| {
-            self.mesh.world.pod.server("local", listen)
+            self.mesh.world.pod.sidecar_server("local", listen)
         })
     }
 }

@@ -40,13 +40,16 @@ pub struct Chaos<'a> {
     pub done: Done,
 }
 
+/// Something that may happen, and what it is called.
+type Act<T> = (&'static str, fn(&mut T));
+
 /// What was done, and how often.
 #[derive(Default)]
 pub struct Done(BTreeMap<&'static str, u64>);
 
 impl<'a> Chaos<'a> {
     /// Everything that is done.
-    const ACTS: [(&'static str, fn(&mut Self)); 9] = [
+    const ACTS: [Act<Self>; 9] = [
         ("the mesh's lists changed", Self::change_mesh),
         ("a pod's lists changed", Self::change_pod),
         ("a pod joined or left the mesh", Self::join_or_leave),

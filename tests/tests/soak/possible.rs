@@ -132,7 +132,7 @@ impl Possible {
             lists: lists.clone(),
             own_addresses: self.own.map(Address::from).to_vec(),
             dual_stack: true,
-            pod_ip: false,
+            ..Naive::default()
         };
         let to = dialled.to();
         let (destination, port) = (Address::from(to.ip()), to.port());

@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: what a fresh machine lacks. The other verbs call [`ensure`] for what they need.
 
 mod components;
+pub mod nightly;
 mod packages;
 pub mod python;
 mod tools;
@@ -61,6 +62,10 @@ pub enum Need {
     Zigbuild,
     /// Says what a release is made of.
     CargoCyclonedx,
+    /// The compiler that fuzz targets are built with.
+    Nightly,
+    /// Builds fuzz targets.
+    CargoFuzz,
 }
 
 /// How a need is met.
@@ -69,10 +74,11 @@ enum Provider {
     Tool(Tool),
     Package(Package),
     Python(PythonTool),
+    Nightly,
 }
 
 impl Need {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 22] = [
         Self::RustSrc,
         Self::Rustfmt,
         Self::Clippy,
@@ -93,6 +99,8 @@ impl Need {
         Self::Binutils,
         Self::Zigbuild,
         Self::CargoCyclonedx,
+        Self::Nightly,
+        Self::CargoFuzz,
     ];
 
     fn provider(self) -> Provider {
@@ -118,6 +126,8 @@ impl Need {
             Self::Binutils => package("binutils", Probe::Program("readelf")),
             Self::Zigbuild => Provider::Python(python::ZIGBUILD),
             Self::CargoCyclonedx => Provider::Tool(tools::CARGO_CYCLONEDX),
+            Self::Nightly => Provider::Nightly,
+            Self::CargoFuzz => Provider::Tool(tools::CARGO_FUZZ),
         }
     }
 }
@@ -129,6 +139,7 @@ impl Provider {
             Self::Tool(tool) => tool.name,
             Self::Package(package) => package.name,
             Self::Python(tool) => tool.name,
+            Self::Nightly => nightly::NIGHTLY,
         }
     }
 
@@ -139,6 +150,7 @@ impl Provider {
             Self::Tool(tool) => tool.present(workspace),
             Self::Package(package) => package.present(workspace),
             Self::Python(tool) => tool.present(workspace),
+            Self::Nightly => nightly::present(workspace),
         }
     }
 
@@ -148,6 +160,7 @@ impl Provider {
             Self::Tool(tool) => tool.install(workspace),
             Self::Package(package) => package.install(workspace),
             Self::Python(tool) => tool.install(workspace),
+            Self::Nightly => nightly::install(workspace),
         }
     }
 }

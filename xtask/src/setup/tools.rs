@@ -37,6 +37,14 @@ pub const CARGO_CYCLONEDX: Tool = Tool {
     profile: CARGO_DENY.profile,
 };
 
+/// Builds fuzz targets. Optimised no more than cargo-deny, for the same reason.
+pub const CARGO_FUZZ: Tool = Tool {
+    name: "cargo-fuzz",
+    version: "0.13.2",
+    asked: &["--version"],
+    profile: CARGO_DENY.profile,
+};
+
 /// A program that `cargo install` builds.
 pub struct Tool {
     /// Of the crate and of the program.

@@ -7,7 +7,11 @@ use std::{
 
 use osm_ebpf_common::{INBOUND_PORT, OUTBOUND_PORT};
 
-use super::report::{Kernel, Mode, PodReport, Problem};
+use super::{
+    report::{Kernel, Mode, PodReport, Problem},
+    users::Users,
+    warnings::warnings,
+};
 use crate::{
     cli::out::plain,
     daemon::status::{Means, PodStatus, State},
@@ -21,6 +25,8 @@ pub struct Pinned {
     pub pods: Vec<PodView>,
     /// The cookies of those that have links only.
     pub unrecorded: Vec<u64>,
+    /// By cookie, who runs as the sidecar's user.
+    pub users: BTreeMap<u64, Users>,
 }
 
 /// By what pods are joined.
@@ -51,15 +57,20 @@ impl Join<'_> {
         for view in pinned.pods {
             known.insert(view.name.clone());
             let status = said_of.remove(&view.name);
-            pods.push(self.pod(Some(view), status));
+            pods.push(self.pod(Some(view), status, &pinned.users));
         }
         pods.extend(pinned.unrecorded.into_iter().map(unrecorded));
         let rest = said_of.into_values().chain(twice);
-        pods.extend(rest.map(|status| self.pod(None, Some(status))));
+        pods.extend(rest.map(|status| self.pod(None, Some(status), &pinned.users)));
         pods
     }
 
-    fn pod(&self, view: Option<PodView>, status: Option<PodStatus>) -> PodReport {
+    fn pod(
+        &self,
+        view: Option<PodView>,
+        status: Option<PodStatus>,
+        users: &BTreeMap<u64, Users>,
+    ) -> PodReport {
         let mut problems = Vec::new();
         if let Some(status) = &status {
             self.said(status, view.is_some(), &mut problems);
@@ -67,6 +78,11 @@ impl Join<'_> {
         if let Some(view) = &view {
             self.seen(view, status.is_some(), &mut problems);
         }
+        let users = view.as_ref().and_then(|view| users.get(&view.netns_cookie));
+        let warnings = match (&view, users) {
+            (Some(view), Some(users)) => warnings(view, users),
+            _ => Vec::new(),
+        };
         let name = match (&view, &status) {
             (Some(view), _) if view.name.is_empty() => format!("netns-{}", view.netns_cookie),
             (Some(view), _) => view.name.clone(),
@@ -80,6 +96,7 @@ impl Join<'_> {
             detail: status.as_ref().and_then(detail),
             lists_problem: status.and_then(|it| it.lists_problem).map(|it| plain(&it)),
             problems,
+            warnings,
             kernel: view.map(Kernel::from).unwrap_or_default(),
         }
     }
@@ -123,8 +140,12 @@ impl Join<'_> {
             _ => {}
         }
         if let Some(problem) = &status.lists_problem {
+            let stands = match &status.state {
+                State::Intercepted(_) => "its lists were refused, the last good ones are in force",
+                _ => "its lists are refused, and it is not intercepted",
+            };
             problems.push(Problem::new(
-                format!("its lists were refused, the last good ones are in force: {problem}"),
+                format!("{stands}: {problem}"),
                 "correct the pod's annotation; the agent takes it at once",
             ));
         }
@@ -137,7 +158,7 @@ impl Join<'_> {
         } else {
             format!(
                 "start the node agent, or mend it by `osm-agent attach --pod {}` with the pod's \
-                 --netns and --cgroup",
+                 --netns and --cgroup and what says its lists (--config, --annotation)",
                 view.name
             )
         };
@@ -193,6 +214,7 @@ fn unrecorded(cookie: u64) -> PodReport {
             "its links are pinned, and its record in the map POD_RECORDS is missing: it stays intercepted, and nothing of it can be read",
             "remove all of it by `osm-agent cleanup` and start the node agent: it intercepts the pods anew",
         )],
+        warnings: Vec::new(),
         lists_problem: None,
         kernel: Kernel {
             netns_cookie: Some(cookie),

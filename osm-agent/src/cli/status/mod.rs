@@ -4,6 +4,8 @@ mod agent;
 mod join;
 mod report;
 mod text;
+mod users;
+mod warnings;
 mod watch;
 
 use std::{path::Path, time::Duration};
@@ -21,6 +23,7 @@ use crate::{
 };
 use join::Pinned;
 use report::Report;
+use users::Users;
 
 /// Reads what is pinned, and joins it with what the node agent says, where one answers.
 #[derive(Args, Debug)]
@@ -32,11 +35,12 @@ connections.
 
 JSON and YAML: version (1), agent {url, is_running, detail, is_synced, mesh_problem}, state_dir,
 problems [{what, todo}] and pods. Each pod: name, mode (ebpf, iptables, none, unknown), state (of
-the agent: intercepted, waiting, failed, refused), detail, problems, lists_problem; where it is
-pinned also policy {id, digest, ranges, outbound_ports, inbound_ports, interfaces, dual_stack,
-pod_ip, shortcut}, listeners {outbound, inbound}, connections {redirected, passed, refused},
-counters {REASON: number}, handshakes, programs {version, is_this_version}, sidecar_uid,
-addresses, netns_cookie, cgroup, cgroup_path. Names do not change; new ones may come.
+the agent: intercepted, waiting, failed, refused), detail, problems, warnings [{what, todo}],
+lists_problem; where it is pinned also policy {id, digest, ranges, outbound_ports, inbound_ports,
+interfaces, dual_stack, pod_ip, shortcut, reserved_port_guard, sidecar_identity}, listeners
+{outbound, inbound}, connections {redirected, passed, refused}, counters {REASON: number},
+handshakes, programs {version, is_this_version}, sidecar_uid, sidecar_cgroup, addresses,
+netns_cookie, cgroup, cgroup_path. Names do not change; new ones may come.
 
 Exit status: 0 if it can be told how the pods are, 1 if not, or on problems with --fail-on-problems.
 
@@ -134,8 +138,11 @@ impl StatusCommand {
 
 fn pinned(state_dir: &Path) -> Result<Pinned> {
     let view = View::open(state_dir)?;
+    let pods = view.as_ref().map_or(Ok(Vec::new()), View::pods)?;
+    let users = pods.iter().map(|pod| (pod.netns_cookie, Users::of(pod)));
     Ok(Pinned {
-        pods: view.as_ref().map_or(Ok(Vec::new()), View::pods)?,
+        users: users.collect(),
+        pods,
         unrecorded: View::unrecorded(view.as_ref(), state_dir)?,
     })
 }

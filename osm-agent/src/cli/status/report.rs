@@ -58,6 +58,8 @@ pub struct PodReport {
     pub state: Option<&'static str>,
     pub detail: Option<String>,
     pub problems: Vec<Problem>,
+    /// What is right and not as it should be: it is intercepted all the same.
+    pub warnings: Vec<Problem>,
     /// Why the last good lists are in force and not those that are written.
     pub lists_problem: Option<String>,
     #[serde(flatten)]
@@ -74,6 +76,7 @@ pub struct Kernel {
     pub handshakes: Option<u64>,
     pub programs: Option<Programs>,
     pub sidecar_uid: Option<u32>,
+    pub sidecar_cgroup: Option<u64>,
     pub addresses: Vec<IpAddr>,
     pub netns_cookie: Option<u64>,
     pub cgroup: Option<u64>,
@@ -269,6 +272,7 @@ impl From<PodView> for Kernel {
                 is_this_version: view.is_this_version,
             }),
             sidecar_uid: view.sidecar_uid,
+            sidecar_cgroup: view.sidecar_cgroup,
             addresses: view.addresses,
             netns_cookie: Some(view.netns_cookie),
             cgroup: Some(view.cgroup),

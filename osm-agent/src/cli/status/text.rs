@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::report::{Connections, Kernel, Listens, PodReport, Problem, Report};
 use crate::{
     cli::style::{WIDTH, bad, columns, faint, good, heading, short, shortened},
+    config::SidecarIdentity,
     ebpf::view::PolicyView,
 };
 
@@ -26,12 +27,11 @@ pub fn table(report: &Report) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = writeln!(text, "{}", agent(report));
-    let problems = problems(report);
-    if !problems.is_empty() {
-        let _ = writeln!(text, "\n{}", bad("PROBLEMS"));
-        for line in problems {
-            let _ = writeln!(text, "{line}");
-        }
+    for (title, lines) in [
+        (bad("PROBLEMS"), problems(report)),
+        (heading("WARNINGS"), warnings(report)),
+    ] {
+        section(&mut text, &title, lines);
     }
     if !report.pods.is_empty() {
         text.push('\n');
@@ -64,13 +64,16 @@ pub fn table(report: &Report) -> String {
 /// One pod, with all that is known of it.
 pub fn detail(report: &Report, pod: &PodReport) -> String {
     let mut text = format!("{}\n", agent(report));
-    let problems: Vec<_> = report.problems.iter().chain(&pod.problems).collect();
-    if !problems.is_empty() {
-        let _ = writeln!(text, "\n{}", bad("PROBLEMS"));
-        let rows = problems.iter().map(|problem| vec![sentence(problem)]);
-        for line in columns(rows.collect(), &[]) {
-            let _ = writeln!(text, "{line}");
-        }
+    let problems = report.problems.iter().chain(&pod.problems);
+    let rows = |rows: Vec<_>| columns(rows, &[]);
+    for (title, lines) in [
+        (bad("PROBLEMS"), rows(problems.map(alone).collect())),
+        (
+            heading("WARNINGS"),
+            rows(pod.warnings.iter().map(alone).collect()),
+        ),
+    ] {
+        section(&mut text, &title, lines);
     }
     text.push('\n');
     for line in columns(facts(pod), &[]) {
@@ -113,6 +116,29 @@ fn problems(report: &Report) -> Vec<String> {
         .chain(of_pods)
         .map(|(whose, problem)| vec![shortened(whose, NAME), sentence(problem)]);
     columns(rows.collect(), &[])
+}
+
+fn warnings(report: &Report) -> Vec<String> {
+    let of_pods = report.pods.iter().flat_map(|pod| {
+        let warnings = pod.warnings.iter();
+        warnings.map(|warning| vec![shortened(&pod.name, NAME), sentence(warning)])
+    });
+    columns(of_pods.collect(), &[])
+}
+
+/// Lines below a title, where there are some.
+fn section(text: &mut String, title: &str, lines: Vec<String>) {
+    if lines.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\n{title}");
+    for line in lines {
+        let _ = writeln!(text, "{line}");
+    }
+}
+
+fn alone(problem: &Problem) -> Vec<String> {
+    vec![sentence(problem)]
 }
 
 fn sentence(problem: &Problem) -> String {
@@ -211,6 +237,14 @@ fn of_policy(policy: &PolicyView) -> Vec<(&'static str, String)> {
             "localhost of the sidecar is the pod's address",
         ),
         (policy.shortcut, "loopback shortcut"),
+        (
+            policy.sidecar_identity == SidecarIdentity::UidAndCgroup.name(),
+            "the sidecar known by its cgroup",
+        ),
+        (
+            !policy.reserved_port_guard,
+            "the sidecar's ports open to anybody",
+        ),
     ];
     let on: Vec<_> = settings.iter().filter(|it| it.0).map(|it| it.1).collect();
     if !on.is_empty() {

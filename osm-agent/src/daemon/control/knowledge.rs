@@ -93,10 +93,17 @@ impl Knowledge {
     /// Takes what the source says of all pods.
     pub(super) fn take_pods(&mut self, pods: BTreeMap<PodKey, PodSpec>) {
         let is_in_mesh = |spec: &PodSpec| spec.membership == Membership::InMesh;
+        // Of one that can't be read, nobody says that it is to leave.
+        let is_out = |spec: &PodSpec| {
+            matches!(
+                spec.membership,
+                Membership::Outside | Membership::Refused(_)
+            )
+        };
         let before = self.pods.take();
         for (key, spec) in before.iter().flatten() {
-            let stays = pods.get(key).is_some_and(is_in_mesh);
-            if !stays && is_in_mesh(spec) {
+            let leaves = pods.get(key).is_none_or(is_out);
+            if leaves && is_in_mesh(spec) {
                 self.leaving.insert(key.clone(), spec.clone());
             }
             if !pods.contains_key(key) {
@@ -106,7 +113,7 @@ impl Knowledge {
         for (key, spec) in &pods {
             if is_in_mesh(spec) {
                 self.leaving.remove(key);
-            } else if before.is_none() {
+            } else if before.is_none() && is_out(spec) {
                 // Who was in the mesh before this process began, the kernel alone knows.
                 self.leaving.insert(key.clone(), spec.clone());
             }

@@ -8,11 +8,12 @@ mod pass;
 mod plan;
 mod report;
 mod requests;
+mod sidecars;
 mod survey;
 
 use std::{
     path::PathBuf,
-    sync::mpsc::{Receiver, RecvTimeoutError},
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender},
     time::{Duration, Instant},
 };
 
@@ -25,6 +26,7 @@ use datapath::Datapath;
 use knowledge::Knowledge;
 use pass::Settled;
 use requests::Requests;
+use sidecars::Sidecars;
 
 pub use plan::{Action, Cookie, Real, Step, plan};
 pub use report::Outlets;
@@ -64,6 +66,7 @@ pub struct Control {
     knowledge: Knowledge,
     settled: Settled,
     requests: Requests,
+    sidecars: Sidecars,
     outlets: Outlets,
     /// When everything was compared last.
     last_full: Option<Instant>,
@@ -72,11 +75,11 @@ pub struct Control {
 }
 
 impl Control {
-    /// Opens the state directory, and adopts what is in it.
+    /// Opens the state directory, and adopts what is in it. `tell` leads to the events of [`Self::run`].
     ///
     /// # Errors
     /// Where another agent has it, or it is none that this version understands.
-    pub fn new(options: Options, outlets: Outlets) -> Result<Self> {
+    pub fn new(options: Options, outlets: Outlets, tell: Sender<Event>) -> Result<Self> {
         let datapath = Datapath::open(&options.state_dir, options.iptables.clone())?;
         match datapath.why_no_ebpf() {
             None => tracing::info!(state_dir = %options.state_dir.display(), "eBPF is at hand"),
@@ -88,6 +91,7 @@ impl Control {
             datapath,
             settled: Settled::default(),
             requests: Requests::default(),
+            sidecars: Sidecars::new(tell),
             outlets,
             last_full: None,
             look_again: LOOK_AGAIN,
@@ -144,6 +148,11 @@ impl Control {
                 self.knowledge.take_mesh(mesh);
                 self.outlets.mesh(self.knowledge.mesh_problem());
                 self.switch_lists();
+            }
+            Event::Cgroup(watched) => {
+                if let Some(key) = self.sidecars.pod(&watched) {
+                    self.knowledge.touch(key);
+                }
             }
             Event::Request(request) => self.take_request(request),
             Event::Stop => return true,

@@ -1,11 +1,12 @@
 //! One pass: survey, plan, actions, and what became of them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use super::{
     Control,
     knowledge::Dirty,
     plan::{Action, Cookie, Step, plan},
+    sidecars,
     survey::{Subject, Survey},
 };
 use crate::{
@@ -32,6 +33,8 @@ pub(super) struct Entry {
     pub status: PodStatus,
     /// Whether its routes matter, which may change without a word.
     pub follows_interfaces: bool,
+    /// What tells that its sidecar ends or starts anew.
+    pub watched: Vec<PathBuf>,
 }
 
 impl Entry {
@@ -241,6 +244,7 @@ impl Control {
             };
             let entry = Entry {
                 pod: Some(number),
+                watched: sidecars::paths(&subject.pod, &subject.wanted.first),
                 follows_interfaces: means == Means::Ebpf
                     && !subject.wanted.first.excluded_interfaces().is_empty(),
                 status: PodStatus {
@@ -252,6 +256,8 @@ impl Control {
             entries.insert(subject.key, entry);
         }
         self.outlets.forget(|key| !entries.contains_key(key));
+        let watched = entries.iter().map(|(key, it)| (key, &*it.watched));
+        self.sidecars.watch(watched);
         self.settled = Settled(entries);
         self.knowledge.forget_unused();
         self.publish();

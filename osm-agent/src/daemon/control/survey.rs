@@ -83,6 +83,7 @@ impl Survey {
                 lists_problem: problem,
             },
             follows_interfaces: false,
+            watched: Vec::new(),
         };
         self.entries.insert(key.clone(), entry);
     }

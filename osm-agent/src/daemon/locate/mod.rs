@@ -9,6 +9,7 @@
 mod index;
 mod names;
 mod process;
+mod sidecar;
 mod users;
 
 use std::{
@@ -153,7 +154,11 @@ impl Locator {
         if place.is_shared {
             check_shared(&place, &netns, member.as_ref())?;
         }
-        pod(&spec.name, place, netns, member.as_ref())
+        let pod = pod(&spec.name, place, netns, member.as_ref())?;
+        Ok(Pod {
+            sidecar_cgroup: sidecar::cgroup(spec.sidecar.as_ref(), &pod.cgroup, &self.root),
+            ..pod
+        })
     }
 
     fn place(&self, spec: &PodSpec, index: &Index) -> Result<Place, Missing> {

@@ -32,8 +32,23 @@ use crate::{
 
 pub use gate::{Limits, Rate};
 pub use outcome::Outcome;
+use server::Service as _;
 pub use server::{Report, Server};
 pub use socket::{Place, Socket};
+pub(crate) use who::pod_s;
+
+/// What the services for init containers and for the CNI plugin answer to a line that is none of
+/// their requests; none where it is one.
+pub(crate) fn refusals(line: &[u8]) -> [Option<Vec<u8>>; 2] {
+    let (events, _) = std::sync::mpsc::channel();
+    let (enrol, cni) = (enrol::Enrol::new(events.clone()), cni::Cni::new(events));
+    let to_enrol = protocol::parse::<protocol::Request>(line).err();
+    let to_cni = protocol::parse::<protocol::cni::Request>(line).err();
+    [
+        to_enrol.map(|error| enrol.refusal(&server::wrong(&error))),
+        to_cni.map(|error| cni.refusal(&server::wrong(&error))),
+    ]
+}
 
 /// What somebody waits for. Whoever has waited too long is gone: the answer is then dropped.
 #[derive(Debug)]

@@ -175,7 +175,7 @@ fn relative(cgroup: &str) -> io::Result<PathBuf> {
 /// version, or else its own one of v2; none where that is the root.
 ///
 /// The kubelet's are `…/pod<UID>` or `…/…-pod<UID>.slice`.
-fn pod_s(cgroups: &str) -> Option<PathBuf> {
+pub(crate) fn pod_s(cgroups: &str) -> Option<PathBuf> {
     let paths = || {
         cgroups
             .lines()
@@ -188,7 +188,7 @@ fn pod_s(cgroups: &str) -> Option<PathBuf> {
     });
     of_the_kubelet.or_else(|| {
         let own = cgroups.lines().find_map(|line| line.strip_prefix("0::"));
-        own.filter(|own| *own != "/").map(Into::into)
+        own.filter(|own| !matches!(*own, "" | "/")).map(Into::into)
     })
 }
 

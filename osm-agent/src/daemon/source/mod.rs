@@ -30,6 +30,17 @@ pub struct PodSpec {
     pub netns: Option<PathBuf>,
     /// Its cgroup, where the source knows it; relative to the root of the hierarchy or absolute.
     pub cgroup: Option<PathBuf>,
+    /// Where its sidecar runs, where the source knows it.
+    pub sidecar: Option<SidecarPlace>,
+}
+
+/// Where a pod's sidecar runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SidecarPlace {
+    /// In the container that the runtime calls so.
+    Container(String),
+    /// In this cgroup, below the pod's; relative to the root of the hierarchy or absolute.
+    Cgroup(PathBuf),
 }
 
 impl PodSpec {
@@ -43,6 +54,7 @@ impl PodSpec {
             annotations: BTreeMap::new(),
             netns: None,
             cgroup: None,
+            sidecar: None,
         }
     }
 }
@@ -69,6 +81,8 @@ pub enum Event {
     Pods(BTreeMap<PodKey, PodSpec>),
     /// The mesh's configuration, or what is wrong with it: the last good one stands then.
     Mesh(Result<Box<MeshConfig>, String>),
+    /// Something happened to a pod's cgroups that are watched.
+    Cgroup(inotify::WatchDescriptor),
     /// Somebody waits for an answer.
     Request(Request),
     /// The process is to end.

@@ -49,10 +49,13 @@ impl<'a> Asked<'a> {
         }))
     }
 
-    /// The sidecar's user, as the initial user namespace numbers it.
+    /// Whether a process of that user, as the initial user namespace numbers it, is the sidecar's; without a
+    /// cgroup, it is taken to be in the sidecar's.
     #[must_use]
-    pub const fn sidecar_uid(&self) -> u32 {
-        self.entry.sidecar_uid()
+    pub fn is_sidecar(&self, user: u32, cgroup: Option<u64>) -> bool {
+        let cgroup = cgroup.or(self.entry.sidecar_cgroup());
+        self.entry
+            .is_sidecar(self.policy, user, || cgroup.unwrap_or_default())
     }
 
     /// The address that the pod speaks from; none where it has none of that family.
@@ -169,5 +172,9 @@ impl decision::Pod for Asked<'_> {
 
     fn local_host_is_pod_address(&self) -> bool {
         self.policy.has(PolicyWord::POD_IP)
+    }
+
+    fn guards_ports(&self) -> bool {
+        !self.policy.has(PolicyWord::OPEN_PORTS)
     }
 }

@@ -16,9 +16,10 @@ use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
 use super::View;
 use crate::{
+    config::SidecarIdentity,
     ebpf::{
         found,
-        hooks::{CGROUP_HOOKS, INBOUND, INBOUND_CODE},
+        hooks::{CGROUP_HOOKS, INBOUND, INBOUND_CODE, is_known_to},
         layout::file_name,
         links::condition,
         maps::{Maps, open_pin},
@@ -50,6 +51,8 @@ pub struct PodView {
     /// The sidecar's user, as the initial user namespace numbers it; none where the programs don't know
     /// the pod.
     pub sidecar_uid: Option<u32>,
+    /// The kernel's number of the sidecar's cgroup; none where that is not known.
+    pub sidecar_cgroup: Option<u64>,
     /// The pod's own addresses.
     pub addresses: Vec<IpAddr>,
     /// What it goes by; none where that can't be read.
@@ -67,6 +70,10 @@ pub struct PodView {
 
 /// The policy in force for a pod.
 #[derive(Clone, Debug, Serialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "one for each setting that is on or off"
+)]
 pub struct PolicyView {
     /// Its number; 0 for one without lists.
     pub id: u32,
@@ -78,6 +85,10 @@ pub struct PolicyView {
     pub pod_ip: bool,
     /// Whether connections take the loopback shortcut.
     pub shortcut: bool,
+    /// Whether the sidecar's ports are for the sidecar alone.
+    pub reserved_port_guard: bool,
+    /// By what the sidecar is to be known: `uid` or `uid-and-cgroup`.
+    pub sidecar_identity: &'static str,
     /// How many ranges there are, exclusions and inclusions.
     pub ranges: usize,
     /// How many excluded outbound ports.
@@ -101,6 +112,21 @@ pub struct Listeners {
 pub(super) type Sizes = HashMap<(u64, u32), [usize; 3]>;
 
 impl PodView {
+    /// Whether the sidecar is told from others of its user by its cgroup.
+    #[must_use]
+    pub fn goes_by_cgroup(&self) -> bool {
+        let asks =
+            |policy: &PolicyView| policy.sidecar_identity == SidecarIdentity::UidAndCgroup.name();
+        self.sidecar_cgroup.is_some() && self.policy.as_ref().is_some_and(asks)
+    }
+
+    /// How many connections there were of one reason.
+    #[must_use]
+    pub fn count(&self, reason: Reason) -> u64 {
+        let found = self.counters.iter().find(|(it, _)| *it == reason);
+        found.map_or(0, |(_, count)| *count)
+    }
+
     /// The processes of the pod; none where its cgroup is gone.
     ///
     /// # Errors
@@ -137,6 +163,7 @@ impl View {
             version: file_name(record.version()),
             is_this_version: record.version() == objects::version(),
             sidecar_uid: None,
+            sidecar_cgroup: None,
             addresses: Vec::new(),
             policy: None,
             listeners: Listeners::default(),
@@ -147,6 +174,14 @@ impl View {
         match self.maps_of(record) {
             Err(why) => problems.push(why),
             Ok(maps) => self.describe(maps, record, &mut view, &mut problems)?,
+        }
+        // The kernel detaches a link whose namespace is gone.
+        let is_over = |problem: &String| problem.starts_with("the link inbound is detached");
+        if problems.iter().any(is_over) && view.processes().is_ok_and(|it| it.is_empty()) {
+            problems.retain(|problem| !is_over(problem));
+            problems.push(
+                "no process of it is left, and its network namespace is gone: it has ended".into(),
+            );
         }
         view.problems = problems;
         Ok(view)
@@ -168,6 +203,7 @@ impl View {
             return Ok(());
         };
         view.sidecar_uid = Some(entry.sidecar_uid());
+        view.sidecar_cgroup = entry.sidecar_cgroup();
         let own = [entry.address_v4(), entry.address_v6()];
         let own = own.into_iter().filter(|it| !it.is_unspecified());
         view.addresses = own.map(IpAddr::from).collect();
@@ -208,6 +244,8 @@ impl View {
             dual_stack: word.has(PolicyWord::DUAL_STACK),
             pod_ip: word.has(PolicyWord::POD_IP),
             shortcut: word.has(PolicyWord::SHORTCUT),
+            sidecar_identity: identity(word).name(),
+            reserved_port_guard: !word.has(PolicyWord::OPEN_PORTS),
             ranges,
             outbound_ports,
             inbound_ports,
@@ -278,9 +316,14 @@ impl View {
         let cgroup = Target::Cgroup(record.cgroup());
         let mut problems = Vec::new();
         let mut note = |name: &str, problem: Option<&str>| {
-            problems.extend(problem.map(|it| format!("the link {name} is {it}")));
+            let consequence = consequence(name);
+            problems.extend(problem.map(|it| format!("the link {name} is {it}{consequence}")));
         };
+        let is_here = record.version() == objects::version();
         for hook in &CGROUP_HOOKS {
+            if !is_here && !is_known_to(&programs, hook.program) {
+                continue;
+            }
             let path = of_cgroup.join(hook.program);
             let wanted = program_id(&programs.join(hook.program));
             // A version whose pins are lost can't say which program it has to be.
@@ -297,6 +340,24 @@ impl View {
             note(INBOUND_CODE, Some("missing"));
         }
         Ok(problems)
+    }
+}
+
+/// What becomes of connections without a link, where that is worse than that some are refused.
+fn consequence(link: &str) -> &'static str {
+    match link {
+        "connect4" => ": outbound connections over IPv4 go around the sidecar",
+        "connect6" => ": outbound connections from IPv6 sockets go around the sidecar",
+        INBOUND => ": inbound connections go around the sidecar",
+        _ => "",
+    }
+}
+
+const fn identity(word: PolicyWord) -> SidecarIdentity {
+    if word.has(PolicyWord::SIDECAR_CGROUP) {
+        SidecarIdentity::UidAndCgroup
+    } else {
+        SidecarIdentity::Uid
     }
 }
 

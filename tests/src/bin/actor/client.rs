@@ -224,7 +224,8 @@ fn datagram(udp: &Udp) -> io::Result<Echo> {
         SocketAddr::V4(_) => "0.0.0.0:0",
         SocketAddr::V6(_) => "[::]:0",
     };
-    let socket = UdpSocket::bind(anywhere)?;
+    let anywhere = anywhere.parse().map_err(io::Error::other)?;
+    let socket = UdpSocket::bind(udp.from.unwrap_or(anywhere))?;
     socket.set_read_timeout(Some(Duration::from_millis(udp.timeout_ms)))?;
     if udp.connected {
         socket.connect(udp.to)?;

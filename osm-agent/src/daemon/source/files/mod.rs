@@ -26,12 +26,18 @@ mod pod_file;
 mod scan;
 mod watch;
 
-use std::{path::PathBuf, sync::mpsc::Sender, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::mpsc::Sender,
+    time::Duration,
+};
 
 use tokio::{task::spawn_blocking, time};
 
 use super::Event;
 use crate::error::{Error, Result, Tried as _};
+pub(crate) use pod_file::{PodFile, parse as parse_pod_file};
 use scan::Scan;
 use watch::Watch;
 
@@ -56,6 +62,17 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How often is looked for a directory that is not there.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Whether a directory of pod files can be read.
+///
+/// # Errors
+/// Where it can't.
+pub fn check(directory: &Path) -> Result<()> {
+    fs::read_dir(directory).map(drop).map_err(|error| {
+        let problem = format!("{}: cannot be read: {error}", directory.display());
+        no_directory(problem)
+    })
+}
+
 /// Sends what the files say, at once and whenever that changes, until nobody receives it any
 /// more or this future is dropped. `on_error` is called for every reading in which something
 /// could not be read.
@@ -76,11 +93,7 @@ pub async fn run(options: FileOptions, events: Sender<Event>, on_error: impl Fn(
             on_error();
         }
         if is_first && let Some(problem) = &found.no_pods {
-            return Err(Error::input(
-                "the directory of pod files",
-                problem.clone(),
-                "give a directory that exists; it may be empty",
-            ));
+            return Err(no_directory(problem.clone()));
         }
         is_first = false;
         for event in found.events {
@@ -95,6 +108,14 @@ pub async fn run(options: FileOptions, events: Sender<Event>, on_error: impl Fn(
             () = time::sleep(again) => {}
         }
     }
+}
+
+fn no_directory(problem: String) -> Error {
+    Error::input(
+        "the directory of pod files",
+        problem,
+        "give a directory that exists; it may be empty",
+    )
 }
 
 /// Reads files where that holds up nobody else.

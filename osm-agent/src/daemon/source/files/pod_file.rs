@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use crate::{
-    config::{ANNOTATIONS, Cursor, Error, Node, unknown_list_annotations},
-    daemon::source::{Membership, PodSpec},
+    config::{ANNOTATIONS, Cursor, Error, Node, quote, unknown_list_annotations},
+    daemon::source::{Membership, PodSpec, SidecarPlace},
     pod::check_name,
 };
 
@@ -14,9 +14,12 @@ const INJECTION: &str = "openservicemesh.io/sidecar-injection";
 /// What is expected of a value that is a YAML or JSON string.
 const TEXT: &str = "text, in quotes";
 
+/// What is expected of one.
+const CGROUP: &str = "the path of a cgroup";
+
 /// A pod file that is good.
 #[derive(Debug)]
-pub(super) struct PodFile {
+pub(crate) struct PodFile {
     pub spec: PodSpec,
     /// What may be meant otherwise.
     pub doubts: Vec<String>,
@@ -26,7 +29,7 @@ pub(super) struct PodFile {
 ///
 /// # Errors
 /// The first thing that is wrong, and where.
-pub(super) fn parse(text: &str, origin: &str) -> Result<PodFile, Error> {
+pub(crate) fn parse(text: &str, origin: &str) -> Result<PodFile, Error> {
     let node = Node::parse(text, origin)?;
     let object = Cursor::root(origin, &node);
     for (field, value) in [("kind", "Pod"), ("apiVersion", "v1")] {
@@ -41,8 +44,9 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<PodFile, Error> {
     let annotations = metadata.field("annotations")?;
     let place = object.field("osm")?;
     for name in place.names()? {
-        if !["netns", "cgroup"].contains(&name) {
-            return Err(place.field(name)?.unexpected("only netns and cgroup here"));
+        if !["netns", "cgroup", "sidecarCgroup"].contains(&name) {
+            let expected = "only netns, cgroup and sidecarCgroup here";
+            return Err(place.field(name)?.unexpected(expected));
         }
     }
     let cgroup = place.field("cgroup")?;
@@ -52,14 +56,21 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<PodFile, Error> {
         membership: membership(&annotations.field(INJECTION)?)?,
         annotations: own(&annotations)?,
         netns: netns(&place.field("netns")?)?,
-        cgroup: word(&cgroup, "the path of a cgroup")?.map(PathBuf::from),
+        cgroup: word(&cgroup, CGROUP)?.map(PathBuf::from),
+        sidecar: word(&place.field("sidecarCgroup")?, CGROUP)?
+            .map(|path| SidecarPlace::Cgroup(path.into())),
     };
     if spec.cgroup.is_none() && spec.uid.is_none() {
         return Err(cgroup.unexpected("the path of the pod's cgroup, or metadata.uid"));
     }
     let keys = annotations.names()?;
     let doubts = unknown_list_annotations(keys)
-        .map(|key| format!("{origin}: metadata.annotations.{key} is no list of osm-agent's"))
+        .map(|key| {
+            format!(
+                "{origin}: the annotation {} is no list of osm-agent's",
+                quote(key)
+            )
+        })
         .collect();
     Ok(PodFile { spec, doubts })
 }
@@ -143,7 +154,7 @@ mod tests {
         let text = "metadata:\n  name: web-0\n  namespace: shop\n  labels: {a: 1}\n  annotations:\n    \
                     other: x\n    openservicemesh.io/outbound-port-exclusion-list: '80, 81'\n\
                     spec: {containers: []}\n\
-                    osm: {netns: /run/netns/web, cgroup: kubepods/pod1234}\n";
+                    osm: {netns: /run/netns/web, cgroup: kubepods/pod1234, sidecarCgroup: kubepods/pod1234/a}\n";
         let key = "openservicemesh.io/outbound-port-exclusion-list";
         let expected = PodSpec {
             name: "shop/web-0".into(),
@@ -152,6 +163,7 @@ mod tests {
             annotations: BTreeMap::from([(key.to_owned(), "80, 81".to_owned())]),
             netns: Some("/run/netns/web".into()),
             cgroup: Some("kubepods/pod1234".into()),
+            sidecar: Some(SidecarPlace::Cgroup("kubepods/pod1234/a".into())),
         };
         assert_eq!(parsed(text), Ok(expected));
     }

@@ -127,7 +127,7 @@ impl Scan {
                 }
             }
         }
-        leave_out_twins(&mut pods, directory, problems);
+        refuse_twins(&mut pods, self.pods.as_ref(), directory, problems);
         self.good = good;
         Ok((pods, is_partial))
     }
@@ -184,38 +184,56 @@ fn refused(key: &str, error: &config::Error) -> PodSpec {
         annotations: BTreeMap::new(),
         netns: None,
         cgroup: None,
+        sidecar: None,
     }
 }
 
-/// Of files that say the same pod, the first one counts.
-fn leave_out_twins(
+/// Of files that say the same pod, the one that was there before counts, else the first one by name. The
+/// other says nothing that can be used: who goes by its name stays as it is.
+fn refuse_twins(
     pods: &mut BTreeMap<PodKey, PodSpec>,
+    before: Option<&BTreeMap<PodKey, PodSpec>>,
     directory: &Path,
     problems: &mut BTreeMap<String, String>,
 ) {
+    let is_new = |key: &PodKey| {
+        let before = before.and_then(|before| before.get(key));
+        before.is_none_or(|spec| matches!(spec.membership, Membership::Unreadable(_)))
+    };
+    let mut keys: Vec<PodKey> = pods.keys().cloned().collect();
+    // A stable sort: by name among those that are alike.
+    keys.sort_by_key(is_new);
     let mut seen: BTreeMap<String, PodKey> = BTreeMap::new();
-    pods.retain(|key, spec| {
-        let path = |path: &Option<PathBuf>| path.as_ref().map(|it| it.display().to_string());
-        let said = [
-            ("name", Some(spec.name.clone())),
-            ("uid", spec.uid.clone()),
-            ("netns", path(&spec.netns)),
-            ("cgroup", path(&spec.cgroup)),
-        ];
-        let said: Vec<_> = said
-            .into_iter()
-            .filter_map(|(what, value)| Some(format!("{what} {}", value?)))
-            .collect();
+    for key in keys {
+        let Some(spec) = pods.get_mut(&key) else {
+            continue;
+        };
+        let said = identity(spec);
         let twin = said
             .iter()
             .find_map(|what| Some((what, seen.get(what)?.clone())));
         if let Some((what, other)) = twin {
-            let origin = directory.join(key).display().to_string();
+            let origin = directory.join(&key).display().to_string();
             let text = format!("{origin}: is left out: {other} has the same {what}");
+            let why = format!("{text}; correct or remove one of them");
+            spec.membership = Membership::Unreadable(why);
             problems.insert(origin, text);
-            return false;
+            continue;
         }
         seen.extend(said.into_iter().map(|what| (what, key.clone())));
-        true
-    });
+    }
+}
+
+/// What no two pods have in common, in words.
+fn identity(spec: &PodSpec) -> Vec<String> {
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|it| it.display().to_string());
+    let said = [
+        ("name", Some(spec.name.clone())),
+        ("uid", spec.uid.clone()),
+        ("netns", path(&spec.netns)),
+        ("cgroup", path(&spec.cgroup)),
+    ];
+    let said = said.into_iter();
+    said.filter_map(|(what, value)| Some(format!("{what} {}", value?)))
+        .collect()
 }

@@ -1,7 +1,7 @@
 //! Whether a pod is in the mesh.
 
 use super::{
-    super::{Membership, PodSpec},
+    super::{Membership, PodSpec, SidecarPlace},
     pod::Pod,
 };
 use crate::config::quote;
@@ -41,6 +41,7 @@ pub fn judge(pod: &Pod, namespace: Option<&str>) -> (PodSpec, Option<Complaint>)
         annotations: pod.annotations.clone(),
         netns: None,
         cgroup: None,
+        sidecar: pod.sidecar.clone().map(SidecarPlace::Container),
     };
     (spec, complaint)
 }

@@ -36,6 +36,8 @@ pub struct Pod {
     pub is_on_host_network: bool,
     /// Whether there is a sidecar in it.
     pub has_sidecar: bool,
+    /// What the container runtime calls the sidecar's container, while that runs.
+    pub sidecar: Option<String>,
     /// Whether it is done: nothing of it runs, nor ever will again.
     pub is_over: bool,
 }
@@ -87,6 +89,8 @@ struct Spec {
 #[serde(rename_all = "camelCase")]
 struct Container {
     #[serde(default)]
+    name: String,
+    #[serde(default)]
     security_context: Option<SecurityContext>,
     #[serde(default)]
     restart_policy: Option<String>,
@@ -113,7 +117,12 @@ struct Status {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct ContainerStatus {
+    #[serde(default)]
+    name: String,
+    #[serde(default, rename = "containerID")]
+    container_id: Option<String>,
     #[serde(default)]
     state: Option<ContainerState>,
 }
@@ -146,9 +155,12 @@ impl From<Manifest> for Pod {
                 annotations
             },
             is_on_host_network: spec.host_network.unwrap_or_default(),
+            sidecar: spec
+                .sidecar()
+                .and_then(|name| status.as_ref()?.container(name)),
             has_sidecar: is_injected || spec.has_sidecar(),
             node: spec.node_name.filter(|node| !node.is_empty()),
-            is_over: status.is_some_and(|status| status.is_over()),
+            is_over: status.is_some_and(|it| it.is_over()),
         }
     }
 }
@@ -156,6 +168,17 @@ impl From<Manifest> for Pod {
 impl Spec {
     /// Whether one of the containers that last as long as the pod runs as the sidecar's user.
     fn has_sidecar(&self) -> bool {
+        self.of_its_user().next().is_some()
+    }
+
+    /// The name of the sidecar's container, where only one runs as its user.
+    fn sidecar(&self) -> Option<&str> {
+        let mut found = self.of_its_user();
+        let only = found.next()?;
+        found.next().is_none().then_some(&*only.name)
+    }
+
+    fn of_its_user(&self) -> impl Iterator<Item = &Container> {
         let user = |context: &Option<SecurityContext>| context.as_ref()?.run_as_user;
         let of_pod = user(&self.security_context);
         let helpers = self.init_containers.iter().flatten();
@@ -164,11 +187,24 @@ impl Spec {
         self.containers
             .iter()
             .chain(lasting)
-            .any(|container| user(&container.security_context).or(of_pod) == Some(SIDECAR_USER))
+            .filter(move |container| {
+                user(&container.security_context).or(of_pod) == Some(SIDECAR_USER)
+            })
     }
 }
 
 impl Status {
+    /// What the runtime calls the container of that name, while it runs.
+    fn container(&self, name: &str) -> Option<String> {
+        let lists = [&self.container_statuses, &self.init_container_statuses];
+        let mut all = lists.into_iter().flatten().flatten();
+        let found = all.find(|status| status.name == name)?;
+        found.state.as_ref()?.running.as_ref()?;
+        // Such as `containerd://` and the number.
+        let (_, id) = found.container_id.as_ref()?.split_once("://")?;
+        (!id.is_empty()).then(|| id.to_owned())
+    }
+
     /// The phase alone does not do: a pod that is evicted is `Failed` while its containers are
     /// being ended.
     fn is_over(&self) -> bool {
