@@ -36,9 +36,10 @@ pub const fn direction_of(port: u16) -> Option<Direction> {
 }
 
 /// Keeps the sidecar's listeners as they appear. A process that is not the sidecar may
-/// listen on the same port in another way; it is never given a connection.
+/// listen on the same port in another way; it is never given a connection. `caller` tells the user
+/// that calls listen().
 #[inline(always)]
-pub fn listening(operation: Operation) {
+pub fn listening(operation: Operation, caller: impl FnOnce() -> Option<u32>) {
     let Some(direction) = direction_of(operation.local_port()) else {
         return;
     };
@@ -46,7 +47,7 @@ pub fn listening(operation: Operation) {
     let Some(pod) = Pod::find(cookie) else {
         return;
     };
-    if !is_the_sidecar_s(operation, &pod) {
+    if !is_the_sidecar_s(operation, &pod, caller) {
         return;
     }
     let family = operation.family();
@@ -75,11 +76,11 @@ pub fn listening(operation: Operation) {
 /// Whether the sidecar listens. Programs of this kind may not ask for the caller's cgroup: where that counts,
 /// bind() has asked.
 #[inline(always)]
-fn is_the_sidecar_s(operation: Operation, pod: &Pod) -> bool {
+fn is_the_sidecar_s(operation: Operation, pod: &Pod, caller: impl FnOnce() -> Option<u32>) -> bool {
     if pod.goes_by_cgroup() {
         return operation.socket().is_some_and(Socket::is_bound_by_sidecar);
     }
-    kernel::current_uid() == pod.entry.sidecar_uid()
+    caller() == Some(pod.entry.sidecar_uid())
 }
 
 /// Where a connection made in the pod is sent to reach the sidecar: an IPv4 one to the

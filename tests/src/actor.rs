@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::SLOWNESS;
 use crate::canonical;
 use crate::cgroup::Cgroup;
 use crate::event::{Accepted, Event, Listener};
@@ -13,10 +14,10 @@ use crate::netns::Netns;
 use crate::process::Process;
 
 /// How long the harness waits for something that has to happen.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10).saturating_mul(SLOWNESS);
 
 /// How long it waits before it says that something does not happen.
-const SILENCE: Duration = Duration::from_millis(150);
+const SILENCE: Duration = Duration::from_millis(150).saturating_mul(SLOWNESS);
 
 /// Where a process is to live, and as whom.
 #[derive(Clone, Copy, Debug)]

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
+use crate::SLOWNESS;
 use crate::need::{Need, missing};
 use crate::process::Process;
 use crate::state::{StateDir, TempDir};
 use crate::world::Pod;
 
 /// How long one run may take.
-const LIMIT: Duration = Duration::from_mins(1);
+const LIMIT: Duration = Duration::from_mins(1).saturating_mul(SLOWNESS);
 
 /// The agent's binary: from `OSM_AGENT`, or from the target directory of the test executable.
 #[must_use]

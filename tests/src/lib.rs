@@ -59,6 +59,10 @@ pub use world::{APP_UID, Outside, Pod, SIDECAR_UID, World};
 
 use std::net::{IpAddr, SocketAddr};
 
+/// How many times longer than usual anything may take: more than once where the feature `slow` says that
+/// the machine is emulated.
+pub const SLOWNESS: u32 = if cfg!(feature = "slow") { 10 } else { 1 };
+
 /// The address with a v4-mapped IPv6 one turned into the IPv4 one it stands for.
 #[must_use]
 pub fn canonical(address: SocketAddr) -> SocketAddr {

@@ -6,6 +6,7 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 
 use crate::agent;
 use crate::cgroup;
@@ -25,6 +26,8 @@ pub enum Need {
     Mptcp,
     /// `io_uring`, not switched off.
     IoUring,
+    /// A kernel on which pods are intercepted by eBPF: 5.15 and later ones are, of others the agent is asked.
+    Ebpf,
     /// The agent's binary.
     Agent,
     /// The agent's binary with another layout of its maps.
@@ -41,6 +44,7 @@ impl fmt::Display for Need {
             Self::Ipv6 => f.write_str("IPv6"),
             Self::Mptcp => f.write_str("MPTCP"),
             Self::IoUring => f.write_str("io_uring"),
+            Self::Ebpf => f.write_str("a kernel that can do eBPF in full"),
             Self::Agent => f.write_str("the osm-agent binary (OSM_AGENT names it)"),
             Self::NextAgent => {
                 f.write_str("osm-agent built with --features next-layout (OSM_AGENT_NEXT names it)")
@@ -59,6 +63,7 @@ impl Need {
             Self::Mptcp => setting("net/mptcp/enabled") == Some(1),
             // 0: everybody may; absent before Linux 6.6.
             Self::IoUring => setting("kernel/io_uring_disabled").unwrap_or(0) == 0,
+            Self::Ebpf => can_do_ebpf(),
             Self::Agent => agent::binary().is_some(),
             Self::NextAgent => agent::next_binary().is_some(),
             Self::Program(name) => ["--version", "-V", "-v"]
@@ -100,6 +105,29 @@ pub fn assert_private_mounts() {
 
 fn in_ci() -> bool {
     std::env::var_os("CI").is_some_and(|value| !value.is_empty())
+}
+
+fn can_do_ebpf() -> bool {
+    static CAN: LazyLock<bool> = LazyLock::new(|| is_recent() || agent_takes_ebpf());
+    *CAN
+}
+
+/// A recent kernel that can't do it is no reason to leave out a test.
+fn is_recent() -> bool {
+    const FIRST: [u32; 2] = [5, 15];
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let numbers = release.split('.').map_while(|number| number.parse().ok());
+    let numbers: Vec<u32> = numbers.take(2).collect();
+    numbers.as_slice() >= &FIRST[..]
+}
+
+fn agent_takes_ebpf() -> bool {
+    let Some(agent) = agent::binary() else {
+        return false;
+    };
+    let output = Command::new(agent).args(["check", "-o", "json"]).output();
+    let text = output.map(|output| output.stdout).unwrap_or_default();
+    serde_json::from_slice(&text).is_ok_and(|check: serde_json::Value| check["mode"] == "ebpf")
 }
 
 fn setting(name: &str) -> Option<u32> {

@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::SLOWNESS;
 use crate::agent::{self, Agent, Outcome};
 use crate::process::Process;
 use crate::state::{StateDir, TempDir};
 use crate::world::{Pod, World};
 
 /// How long anything may take that has to come about.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20).saturating_mul(SLOWNESS);
 
 const STEP: Duration = Duration::from_millis(5);
 

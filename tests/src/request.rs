@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::SLOWNESS;
+
 /// How long a client waits for one step: a handshake, a greeting, an echo.
-pub const STEP: Duration = Duration::from_secs(5);
+pub const STEP: Duration = Duration::from_secs(5).saturating_mul(SLOWNESS);
 
 /// One line for a client.
 #[derive(Clone, Debug, Deserialize, Serialize)]

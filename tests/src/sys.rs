@@ -2,6 +2,8 @@
 
 #![expect(unsafe_code, reason = "system calls; every block says why it is sound")]
 
+pub mod seccomp;
+
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};

@@ -1,5 +1,6 @@
 //! Every developer command of this workspace. `cargo xtask help` lists them.
 
+mod apt;
 mod bench;
 mod build;
 mod cargo;
@@ -12,6 +13,7 @@ mod docs;
 mod envoy;
 mod fuzz;
 mod kubernetes;
+mod logged;
 mod long;
 mod privilege;
 mod progress;
@@ -20,6 +22,7 @@ mod shortcut;
 mod signals;
 mod soak;
 mod test;
+mod vm_test;
 mod workspace;
 
 use std::process::ExitCode;
@@ -59,6 +62,8 @@ enum Verb {
     Conformance(conformance::Args),
     /// Random traffic over the loopback shortcut, checked byte by byte; needs root.
     Shortcut(shortcut::Args),
+    /// Run the tests on Debian's kernels, in virtual machines.
+    VmTest(vm_test::Args),
     /// Feed what strangers can write to the agent with inputs made at random.
     Fuzz(fuzz::Args),
     /// Everything that may happen on a node, at random and under load, each connection checked; needs root.
@@ -93,6 +98,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Test(args) => test::run(&workspace, args),
         Verb::Conformance(args) => conformance::run(&workspace, args),
         Verb::Shortcut(args) => shortcut::run(&workspace, args),
+        Verb::VmTest(args) => vm_test::run(&workspace, args),
         Verb::Fuzz(args) => fuzz::run(&workspace, args),
         Verb::Soak(args) => soak::run(&workspace, args),
         Verb::Bench(args) => bench::run(&workspace, args),

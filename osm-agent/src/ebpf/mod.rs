@@ -22,6 +22,7 @@ mod policies;
 mod salvage;
 pub(crate) mod shortcut;
 mod state;
+mod types;
 mod version;
 pub mod view;
 

@@ -9,6 +9,7 @@ use aya::{EbpfLoader, include_bytes_aligned};
 use clap::ValueEnum;
 use sha2::{Digest as _, Sha256};
 
+use super::types::{self, CallerLayout};
 use crate::sys::program;
 
 /// The programs for a pod's cgroup, loaded once.
@@ -58,11 +59,19 @@ pub fn log_level() -> LogLevel {
 /// The loader of [`CGROUP`], without maps of anybody's yet.
 pub fn loader<'a>() -> EbpfLoader<'a> {
     static LEVELS: [u8; 6] = [0, 1, 2, 3, 4, 5];
+    static CALLER: LazyLock<CallerLayout> = LazyLock::new(|| {
+        types::caller().unwrap_or_else(|why| {
+            tracing::debug!("programs can't find who calls: {why}");
+            CallerLayout::default()
+        })
+    });
     let mut loader = EbpfLoader::new();
     let level = &LEVELS[usize::from(log_level() as u8)];
     loader
         .btf(None)
-        .override_global(aya_log::LEVEL, level, true);
+        .override_global(aya_log::LEVEL, level, true)
+        .override_global("CREDENTIALS_AT", &CALLER.credentials, true)
+        .override_global("USER_AT", &CALLER.user, true);
     loader
 }
 

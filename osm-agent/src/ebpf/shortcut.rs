@@ -1,15 +1,13 @@
 //! The loopback shortcut, as far as the agent has to do with it: whether this kernel can do it right, and where
 //! the program finds the fields of the kernel's sockets.
 
-use std::{fs, os::fd::AsFd as _, path::Path, sync::LazyLock};
+use std::{os::fd::AsFd as _, path::Path, sync::LazyLock};
 
 use aya::{Ebpf as Loaded, programs::Program};
-use btfparse::{
-    Error as BtfError, ErrorKind, Integer32Value, Offset, Readable, TypeInformation, TypeVariant,
-};
+use btfparse::{Integer32Value, TypeInformation, TypeVariant};
 use osm_ebpf_common::maps::{PolicyWord, SocketLayout};
 
-use super::{Ebpf, objects};
+use super::{Ebpf, objects, types};
 use crate::{
     error::{Result, Tried as _},
     policy::Policy,
@@ -21,7 +19,6 @@ pub const NAME: &str = "loopback";
 /// The map that it is attached to.
 pub const SOCKETS: &str = "SHORTCUTS";
 const NOT_THERE: &str = "it is not in the object this agent was built with";
-const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 
 /// Where the fields of the kernel's sockets are.
 ///
@@ -132,9 +129,8 @@ fn load_program(object: &mut Loaded) -> Result<(), String> {
 }
 
 fn look() -> Result<SocketLayout, String> {
-    let bytes = fs::read(KERNEL_TYPES).map_err(|error| format!("{KERNEL_TYPES}: {error}"))?;
-    let types = TypeInformation::new(&Bytes(bytes))
-        .map_err(|error| format!("{KERNEL_TYPES}: {error:?}"))?;
+    let types = types::of_kernel()?;
+    let field = types::field;
     // How many bytes wait there: without it, who asks how much can be read (FIONREAD) is told "nothing",
     // and some never read it. Kernels that have it also count these bytes as the socket's memory.
     field(&types, "sk_psock", "msg_tot_len").map_err(
@@ -157,16 +153,6 @@ fn look() -> Result<SocketLayout, String> {
     })
 }
 
-/// Where a field is, in bytes. The structures of sockets begin with each other.
-fn field(types: &TypeInformation, of: &str, path: &str) -> Result<u32, String> {
-    let missing = || format!("its types have no {of}.{path}");
-    let id = types.id_of(of).ok_or_else(missing)?;
-    match types.offset_of(id, path) {
-        Ok((_, Offset::ByteOffset(offset))) => Ok(offset),
-        _ => Err(missing()),
-    }
-}
-
 /// The number of a socket's flag.
 fn flag(types: &TypeInformation, name: &str) -> Result<u32, String> {
     let value = types.get().values().find_map(|kind| match kind {
@@ -183,17 +169,4 @@ fn flag(types: &TypeInformation, name: &str) -> Result<u32, String> {
     value
         .filter(|value| *value < u64::BITS)
         .ok_or_else(|| format!("its types have no {name}"))
-}
-
-struct Bytes(Vec<u8>);
-
-impl Readable for Bytes {
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), BtfError> {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        let end = start.saturating_add(buffer.len());
-        let there = self.0.get(start..end);
-        let there = there.ok_or_else(|| BtfError::new(ErrorKind::EOF, "it ends early"))?;
-        buffer.copy_from_slice(there);
-        Ok(())
-    }
 }

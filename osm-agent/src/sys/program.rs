@@ -42,19 +42,47 @@ pub fn load_lookup(name: &CStr, license: &CStr, code: &[bpf_insn]) -> io::Result
 /// # Errors
 /// Why the kernel takes no programs, from this process at least.
 pub fn try_smallest() -> io::Result<()> {
-    let instruction = |code, imm| bpf_insn {
-        code,
-        _bitfield_align_1: [],
-        _bitfield_1: bpf_insn::new_bitfield_1(0, 0),
-        off: 0,
-        imm,
-    };
     // r0 = 1; exit
     let code = [instruction(0xb7, 1), instruction(0x95, 0)];
     load(c"smallest", c"GPL", &code, &mut []).map(drop)
 }
 
+/// Loads a program of the type `kind` that calls a helper without arguments, and lets go of it.
+///
+/// # Errors
+/// `EINVAL` where programs of that type may not call it.
+pub fn try_helper(kind: bpf_prog_type, helper: i32) -> io::Result<()> {
+    // call helper; r0 = 1; exit
+    let code = [(0x85, helper), (0xb7, 1), (0x95, 0)];
+    let code = code.map(|(code, imm)| instruction(code, imm));
+    load_of(kind, 0, c"helper", c"GPL", &code, &mut []).map(drop)
+}
+
+fn instruction(code: u8, imm: i32) -> bpf_insn {
+    bpf_insn {
+        code,
+        _bitfield_align_1: [],
+        _bitfield_1: bpf_insn::new_bitfield_1(0, 0),
+        off: 0,
+        imm,
+    }
+}
+
+/// A program of the type sk_lookup.
 fn load(name: &CStr, license: &CStr, code: &[bpf_insn], log: &mut [u8]) -> io::Result<OwnedFd> {
+    let kind = bpf_prog_type::BPF_PROG_TYPE_SK_LOOKUP;
+    let attach_type = bpf_attach_type::BPF_SK_LOOKUP as u32;
+    load_of(kind, attach_type, name, license, code, log)
+}
+
+fn load_of(
+    kind: bpf_prog_type,
+    attach_type: u32,
+    name: &CStr,
+    license: &CStr,
+    code: &[bpf_insn],
+    log: &mut [u8],
+) -> io::Result<OwnedFd> {
     /// Those of `BPF_PROG_LOAD` up to the attach type.
     #[repr(C)]
     struct Attributes {
@@ -73,7 +101,7 @@ fn load(name: &CStr, license: &CStr, code: &[bpf_insn], log: &mut [u8]) -> io::R
     }
     let log_size = u32::try_from(log.len()).map_err(io::Error::other)?;
     let mut attributes = Attributes {
-        kind: bpf_prog_type::BPF_PROG_TYPE_SK_LOOKUP as u32,
+        kind: kind as u32,
         count: u32::try_from(code.len()).map_err(io::Error::other)?,
         code: code.as_ptr() as u64,
         license: license.as_ptr() as u64,
@@ -88,7 +116,7 @@ fn load(name: &CStr, license: &CStr, code: &[bpf_insn], log: &mut [u8]) -> io::R
         flags: 0,
         name: object_name(name),
         interface: 0,
-        attach_type: bpf_attach_type::BPF_SK_LOOKUP as u32,
+        attach_type,
     };
     loop {
         // SAFETY: the attributes are those of the command; code, license and log live until it

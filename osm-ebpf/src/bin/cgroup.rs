@@ -6,6 +6,8 @@
     reason = "the macros hand contexts over by value"
 )]
 
+use core::ptr;
+
 use aya_ebpf::{
     macros::{cgroup_sock_addr, cgroup_sockopt, sk_msg, sock_ops},
     programs::{SkMsgContext, SockAddrContext, SockOpsContext, SockoptContext},
@@ -14,10 +16,18 @@ use osm_ebpf::{
     bind,
     connect::{self, Outcome},
     handshake,
-    kernel::{Message, Operation, SocketAddress, SocketOption},
+    kernel::{self, Message, Operation, SocketAddress, SocketOption},
     listeners, names, option, shortcut,
 };
 use osm_ebpf_common::maps::Family;
+
+/// Where a task has its credentials, set by the agent before it loads the programs; zero where the kernel
+/// lets programs of sockops ask who calls.
+#[unsafe(no_mangle)]
+static CREDENTIALS_AT: u32 = 0;
+/// Where these have the user.
+#[unsafe(no_mangle)]
+static USER_AT: u32 = 0;
 
 const ALLOW: i32 = 1;
 const DENY: i32 = 0;
@@ -90,11 +100,26 @@ fn socket_events(ctx: SockOpsContext) -> u32 {
         ACTIVE_ESTABLISHED => handshake::connected(operation),
         PASSIVE_ESTABLISHED => handshake::established(operation),
         STATE_CHANGED => handshake::state_changed(operation),
-        LISTEN => listeners::listening(operation),
+        LISTEN => listeners::listening(operation, listener_s_user),
         ROUND_TRIP => shortcut::answered(operation),
         _ => {}
     }
     1
+}
+
+/// The verifier knows these numbers, and removes the branch that is not taken: a helper in it that the
+/// kernel refuses is never looked at.
+#[inline(always)]
+fn listener_s_user() -> Option<u32> {
+    // SAFETY: a static is always there. Volatile, as the loader changes it.
+    let credentials = unsafe { ptr::read_volatile(&raw const CREDENTIALS_AT) };
+    // SAFETY: as above.
+    let user = unsafe { ptr::read_volatile(&raw const USER_AT) };
+    if credentials == 0 {
+        Some(kernel::current_uid())
+    } else {
+        kernel::current_uid_at(credentials, user)
+    }
 }
 
 #[cgroup_sockopt(getsockopt)]

@@ -18,7 +18,7 @@ use core::{arch::asm, ffi::c_void, ptr};
 
 use aya_ebpf::helpers::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
-    bpf_get_current_uid_gid, bpf_get_prandom_u32, bpf_ktime_get_boot_ns,
+    bpf_get_current_task, bpf_get_current_uid_gid, bpf_get_prandom_u32, bpf_ktime_get_boot_ns,
 };
 use osm_ebpf_common::maps::Caller;
 
@@ -38,6 +38,17 @@ const IPPROTO_MPTCP: u32 = 262;
 #[must_use]
 pub fn current_uid() -> u32 {
     bpf_get_current_uid_gid() as u32
+}
+
+/// The same, read from the running task by whoever knows where a task has its credentials and these the
+/// user, as the initial user namespace numbers it: for programs of kinds that may not ask (sockops before
+/// Linux 6.16). None where the kernel is locked down.
+#[inline(always)]
+#[must_use]
+pub fn current_uid_at(credentials: u32, user: u32) -> Option<u32> {
+    // SAFETY: no arguments, no failure.
+    let task = unsafe { bpf_get_current_task() };
+    peek(peek_wide(task, credentials)?, user)
 }
 
 /// The cgroup (v2) that the process is in which runs the program. For programs of connect() and bind() only,

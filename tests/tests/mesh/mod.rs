@@ -52,6 +52,9 @@ impl Mesh {
             Backend::Legacy => Some("iptables-legacy-restore"),
             Backend::Nft => Some("iptables-nft-restore"),
         };
+        if backend == Backend::Ebpf && missing(&[Need::Ebpf]) {
+            return None;
+        }
         if tool.is_some_and(|tool| missing(&[Need::Program(tool)])) {
             return None;
         }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 
 use super::Outcome;
-use crate::kubernetes::apt::Apt;
+use crate::apt::{Apt, BOOKWORM};
 use crate::setup;
 use crate::workspace::Workspace;
 
@@ -45,7 +45,7 @@ fn promtool(workspace: &Workspace) -> Result<PathBuf> {
     let staging = home.with_extension("new");
     let downloads = staging.join("downloads");
     fs::create_dir_all(&downloads).with_context(|| format!("creating {}", downloads.display()))?;
-    Apt::new(workspace, &staging.join("apt"))?.packages(&[PACKAGE], &downloads)?;
+    Apt::new(workspace, &staging.join("apt"), &[BOOKWORM])?.packages(&[PACKAGE], &downloads)?;
     for file in fs::read_dir(&downloads).context("reading what was fetched")? {
         let mut unpack = workspace.command("dpkg-deb");
         unpack.arg("--extract").arg(file?.path()).arg(&staging);

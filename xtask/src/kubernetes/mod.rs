@@ -1,7 +1,5 @@
 //! `cargo xtask e2e-kubernetes`: the agent against a real API server.
 
-pub mod apt;
-mod logged;
 mod servers;
 
 use std::ffi::OsString;

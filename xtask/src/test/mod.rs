@@ -1,6 +1,6 @@
 //! `cargo xtask test`: all tests, those on the kernel as root with mounts of their own.
 
-mod tally;
+pub mod tally;
 
 use std::ffi::OsString;
 use std::io::{self, Read as _, Write};
@@ -30,7 +30,7 @@ pub const NEEDS: [Need; 5] = [
 const PEERS: [Need; 2] = [Need::Nginx, Need::Haproxy];
 
 /// The directory of the package whose tests run on the kernel.
-const KERNEL_TESTS: &str = "tests";
+pub const KERNEL_TESTS: &str = "tests";
 
 /// The packages that may have tests in their documentation.
 const DOCUMENTED: [&str; 4] = ["-p", "osm-ebpf-common", "-p", "osm-agent"];

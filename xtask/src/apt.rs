@@ -6,12 +6,63 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::logged;
+use crate::logged;
 use crate::workspace::Workspace;
 
 const MIRROR: &str = "http://deb.debian.org/debian";
-const SUITE: &str = "bookworm";
+const SECURITY: &str = "http://deb.debian.org/debian-security";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// What the system has installed.
+const INSTALLED: &str = "/var/lib/dpkg/status";
+
+/// A part of Debian's archive.
+#[derive(Clone, Copy)]
+pub struct Source {
+    mirror: &'static str,
+    suite: &'static str,
+    /// Whether the sources of its packages are wanted too.
+    with_sources: bool,
+}
+
+/// The release that developers' machines and CI are on.
+pub const BOOKWORM: Source = Source::of(MIRROR, "bookworm");
+/// With what it is built from.
+pub const BOOKWORM_SOURCES: Source = Source {
+    with_sources: true,
+    ..BOOKWORM
+};
+/// Newer versions for it.
+pub const BOOKWORM_BACKPORTS: Source = Source::of(MIRROR, "bookworm-backports");
+/// What was mended in it.
+pub const BOOKWORM_SECURITY: Source = Source::of(SECURITY, "bookworm-security");
+/// Newer versions for the release after it.
+pub const TRIXIE_BACKPORTS: Source = Source::of(MIRROR, "trixie-backports");
+/// What was mended in the release before it.
+pub const BULLSEYE_SECURITY: Source = Source::of(SECURITY, "bullseye-security");
+
+impl Source {
+    const fn of(mirror: &'static str, suite: &'static str) -> Self {
+        Self {
+            mirror,
+            suite,
+            with_sources: false,
+        }
+    }
+
+    fn lines(self) -> String {
+        let Self { mirror, suite, .. } = self;
+        let kinds: &[&str] = if self.with_sources {
+            &["deb", "deb-src"]
+        } else {
+            &["deb"]
+        };
+        kinds
+            .iter()
+            .map(|kind| format!("{kind} [signed-by={KEYRING}] {mirror} {suite} main"))
+            .fold(String::new(), |lines, line| lines + &line + "\n")
+    }
+}
 
 /// An apt with lists, caches and sources of its own.
 pub struct Apt<'a> {
@@ -26,12 +77,9 @@ impl<'a> Apt<'a> {
     /// # Errors
     ///
     /// When there is no apt, no keyring of Debian's archive, or no way to the mirror.
-    pub fn new(workspace: &'a Workspace, home: &Path) -> Result<Self> {
+    pub fn new(workspace: &'a Workspace, home: &Path, sources: &[Source]) -> Result<Self> {
         if workspace.find("apt-get").is_none() {
-            bail!(
-                "there is no apt-get here to get Debian's files with; give servers of your own \
-                 with --kube-apiserver PATH --etcd PATH"
-            );
+            bail!("there is no apt-get here to get Debian's files with");
         }
         if !Path::new(KEYRING).exists() {
             bail!("{KEYRING} is missing; install debian-archive-keyring");
@@ -46,11 +94,55 @@ impl<'a> Apt<'a> {
             fs::create_dir_all(&directory)
                 .with_context(|| format!("creating {}", directory.display()))?;
         }
-        apt.write("sources.list", &sources())?;
+        let lines: String = sources.iter().map(|source| source.lines()).collect();
+        apt.write("sources.list", &lines)?;
         apt.write("status", "")?;
         apt.write("apt.conf", &configuration(home))?;
         apt.run("Reading Debian's package lists", &["update"], home)?;
         Ok(apt)
+    }
+
+    /// All that is known of the packages that can be had, as apt-cache(8) dumps it.
+    ///
+    /// # Errors
+    ///
+    /// When apt-cache fails.
+    pub fn available(&self) -> Result<String> {
+        let output = self
+            .workspace
+            .command("apt-cache")
+            .arg("--config-file")
+            .arg(&self.configuration)
+            .arg("dumpavail")
+            .output()
+            .context("starting apt-cache")?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("apt-cache dumpavail failed: {}", said.trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Downloads packages of a suite with all that this system lacks for them, and returns the directory
+    /// where they are. Nothing is installed.
+    ///
+    /// # Errors
+    ///
+    /// When apt-get fails, as where this system is another release than the sources.
+    pub fn with_dependencies(&self, names: &[&str], suite: Source) -> Result<PathBuf> {
+        let status = self.home.join("status");
+        fs::copy(INSTALLED, &status).with_context(|| format!("copying {INSTALLED}"))?;
+        let what = format!("Fetching {}", names.join(", "));
+        let options = [
+            "install",
+            "--download-only",
+            "--no-install-recommends",
+            "--yes",
+            "--target-release",
+            suite.suite,
+        ];
+        self.run(&what, &[&options[..], names].concat(), &self.home)?;
+        Ok(self.home.join("cache/archives"))
     }
 
     /// Downloads packages into `directory`.
@@ -91,12 +183,6 @@ impl<'a> Apt<'a> {
     }
 }
 
-fn sources() -> String {
-    ["deb", "deb-src"]
-        .map(|kind| format!("{kind} [signed-by={KEYRING}] {MIRROR} {SUITE} main\n"))
-        .concat()
-}
-
 /// What makes it independent of the system. It is read last, so that the system's settings of a
 /// proxy stay and its hooks after an update go.
 fn configuration(home: &Path) -> String {
@@ -113,6 +199,7 @@ APT::Sandbox::User "root";
 APT::Default-Release "";
 Acquire::Languages "none";
 Acquire::Retries "3";
+Acquire::GzipIndexes "false";
 #clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
