@@ -128,7 +128,7 @@ fn pins_of_maps_and_programs_are_put_back() {
     // go by TCP once its map is made anew.
     let counts = |pin: &PathBuf| !pin.starts_with("pods") && !pin.ends_with("loopback");
     pins.retain(counts);
-    assert_eq!(pins.len(), 7 + 19 + 12, "{pins:?}");
+    assert_eq!(pins.len(), 7 + 20 + 12, "{pins:?}");
     for pin in &pins {
         // By these two it is known what all others are, and no program holds on to them.
         if pin.ends_with("STATE") || pin.ends_with("POD_RECORDS") {
