@@ -206,11 +206,9 @@ fn multicast_and_broadcast_are_left_to_the_kernel_which_refuses_them() {
 
 /// How many connections of the pod there were of a reason.
 fn counted(mesh: &Mesh, reason: &str) -> u64 {
-    let asked = ["status", "-o", "json", "--agent-url", "http://127.0.0.1:9"];
-    let said = mesh.agent.ask(&mesh.world.pod, &asked).succeeded().stdout;
-    let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
-    let counters = &said["pods"][0]["counters"];
-    counters[reason].as_u64().expect("a number")
+    mesh.status()["counters"][reason]
+        .as_u64()
+        .expect("a number")
 }
 
 #[test]

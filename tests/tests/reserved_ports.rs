@@ -27,16 +27,6 @@ fn hosts() -> Vec<&'static str> {
 }
 
 #[track_caller]
-fn status(mesh: &Mesh) -> Value {
-    let state = mesh.agent.state().path().display().to_string();
-    let nobody = "http://127.0.0.1:9";
-    let args = ["status", "--agent-url", nobody, "--state-dir", &state];
-    let text = mesh.agent.run(&[&args[..], &["-o", "json"]].concat());
-    let report: Value = serde_json::from_str(&text.succeeded().stdout).expect("JSON");
-    report["pods"][0].clone()
-}
-
-#[track_caller]
 fn expect_free(client: &mut Client, address: &str) {
     let listener = client.listen(address);
     assert_eq!(listener.error, None, "{address}");
@@ -72,7 +62,7 @@ fn nobody_but_the_sidecar_is_bound_to_its_ports() {
             refused += 1;
         }
     }
-    let said = status(&mesh);
+    let said = mesh.status();
     assert_eq!(said["counters"][COUNTER], refused, "{said}");
     let mut owner = pod.sidecar_client();
     for host in hosts() {
@@ -80,7 +70,7 @@ fn nobody_but_the_sidecar_is_bound_to_its_ports() {
             expect_free(&mut owner, &format!("{host}:{port}"));
         }
     }
-    assert_eq!(status(&mesh)["counters"][COUNTER], refused);
+    assert_eq!(mesh.status()["counters"][COUNTER], refused);
 }
 
 #[test]
@@ -113,8 +103,8 @@ fn other_ports_and_other_protocols_are_left_alone() {
         assert_ne!(echo.error.as_deref(), Some("EPERM"), "{port}");
         assert_ne!(echo.error.as_deref(), Some("EADDRINUSE"), "{port}");
     }
-    assert_eq!(status(&mesh)["counters"][COUNTER], 0);
-    assert_eq!(status(&mesh)["warnings"], json!([]));
+    assert_eq!(mesh.status()["counters"][COUNTER], 0);
+    assert_eq!(mesh.status()["warnings"], json!([]));
 }
 
 /// In another namespace of the same cgroup, such as a container engine's in the pod, the ports are nobody's.
@@ -128,7 +118,7 @@ fn namespace_that_is_not_enrolled_is_left_alone() {
     for port in GUARDED {
         expect_free(&mut app, &format!("0.0.0.0:{port}"));
     }
-    assert_eq!(status(&mesh)["counters"][COUNTER], 0);
+    assert_eq!(mesh.status()["counters"][COUNTER], 0);
 }
 
 #[test]
@@ -140,7 +130,7 @@ fn guard_goes_off_and_on_under_a_running_pod() {
     let _ = mesh.attach(&Lists::default()).succeeded();
     assert_eq!(thief.listen("0.0.0.0:15001").error(), "EPERM");
     let _ = mesh.attach_open().succeeded();
-    assert_eq!(status(&mesh)["policy"]["reserved_port_guard"], false);
+    assert_eq!(mesh.status()["policy"]["reserved_port_guard"], false);
     for port in GUARDED {
         let listener = thief.listen(&format!("0.0.0.0:{port}"));
         assert_eq!(listener.error, None, "{port}");
@@ -152,7 +142,7 @@ fn guard_goes_off_and_on_under_a_running_pod() {
     }
     // The field is missing: it is on.
     let _ = mesh.attach(&Lists::default()).succeeded();
-    assert_eq!(status(&mesh)["policy"]["reserved_port_guard"], true);
+    assert_eq!(mesh.status()["policy"]["reserved_port_guard"], true);
     assert_eq!(thief.listen("0.0.0.0:15001").error(), "EPERM");
     let mut sidecar = pod.sidecar();
     expect_outbound(&mut sidecar, &app.connect(REMOTE), REMOTE, pod.ip4());
@@ -171,7 +161,7 @@ fn listener_from_before_the_enrolment_is_never_the_sidecar_s() {
     expect_refused(&mut mesh.world.outside.client(), Dial::to(LOCAL));
     expect_refused(&mut pod.sidecar_client(), Dial::to(LOCAL));
     thief.expect_no_connection();
-    let said = status(&mesh);
+    let said = mesh.status();
     assert_eq!(
         said["listeners"],
         json!({"outbound": false, "inbound": false})
@@ -208,7 +198,7 @@ fn who_was_refused_is_told() {
     assert_eq!(event["process"], thief.pid(), "{event}");
     assert_eq!(event["uid"], osm_tests::APP_UID, "{event}");
     assert_eq!(event["verdict"], "refuse", "{event}");
-    let said = status(&mesh);
+    let said = mesh.status();
     let warning = &said["warnings"][0];
     let what = warning["what"].as_str().expect("a text");
     assert!(what.contains("15000, 15001, 15003 or 15010"), "{said}");

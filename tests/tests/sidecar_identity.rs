@@ -5,7 +5,6 @@ mod mesh;
 use mesh::{Lists, Mesh, expect_direct, expect_outbound, expect_redirected, expect_refused};
 use osm_tests::{Actor, Cgroup, Client, Dial, Listener, Outcome, Pod, SIDECAR_UID, actor::Place};
 use rstest::rstest;
-use serde_json::Value;
 
 const REMOTE: &str = "198.51.100.10:80";
 const OWN: &str = "10.77.1.2:8080";
@@ -30,16 +29,6 @@ fn attach(mesh: &Mesh, identity: &str, sidecar_cgroup: Option<&Cgroup>) -> Outco
         attach = attach.option("--sidecar-cgroup", cgroup.path());
     }
     attach.run()
-}
-
-#[track_caller]
-fn status(mesh: &Mesh) -> Value {
-    let state = mesh.agent.state().path().display().to_string();
-    let nobody = "http://127.0.0.1:9";
-    let args = ["status", "--agent-url", nobody, "--state-dir", &state];
-    let text = mesh.agent.run(&[&args[..], &["-o", "json"]].concat());
-    let report: Value = serde_json::from_str(&text.succeeded().stdout).expect("JSON");
-    report["pods"][0].clone()
 }
 
 #[rstest]
@@ -166,7 +155,7 @@ fn processes_of_the_sidecar_s_user_elsewhere_are_warned_of() {
     let Some(mesh) = Mesh::new() else { return };
     let pod = &mesh.world.pod;
     let _sidecar = pod.sidecar();
-    let warnings = |mesh: &Mesh| status(mesh)["warnings"].to_string();
+    let warnings = |mesh: &Mesh| mesh.status()["warnings"].to_string();
     let own = pod.sidecar_cgroup();
     let _ = attach(&mesh, "uid-and-cgroup", None).succeeded();
     assert!(warnings(&mesh).contains("is not known"));
@@ -189,7 +178,7 @@ fn processes_of_the_sidecar_s_user_elsewhere_are_warned_of() {
     // The one it is known by is gone.
     let former = pod.cgroup.child("former");
     let _ = attach(&mesh, "uid-and-cgroup", Some(&former)).succeeded();
-    assert_eq!(status(&mesh)["sidecar_cgroup"], former.id());
+    assert_eq!(mesh.status()["sidecar_cgroup"], former.id());
     drop(former);
     let said = warnings(&mesh);
     assert!(said.contains("container is gone"), "{said}");

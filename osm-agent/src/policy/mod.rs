@@ -175,30 +175,26 @@ impl Policy {
 
     /// The same, with bytes between app and sidecar handed over from socket to socket, or not.
     #[must_use]
-    pub fn with_shortcut(mut self, is_wanted: bool) -> Self {
-        self.flags &= !PolicyWord::SHORTCUT;
-        if is_wanted {
-            self.flags |= PolicyWord::SHORTCUT;
-        }
-        self
+    pub const fn with_shortcut(self, is_wanted: bool) -> Self {
+        self.with_flag(PolicyWord::SHORTCUT, is_wanted)
     }
 
     /// The same, with the sidecar's ports open to anybody, or for the sidecar alone.
     #[must_use]
-    pub const fn with_open_ports(mut self, are_open: bool) -> Self {
-        self.flags &= !PolicyWord::OPEN_PORTS;
-        if are_open {
-            self.flags |= PolicyWord::OPEN_PORTS;
-        }
-        self
+    pub const fn with_open_ports(self, are_open: bool) -> Self {
+        self.with_flag(PolicyWord::OPEN_PORTS, are_open)
     }
 
     /// The same, with who runs as the sidecar's user taken for it in its own cgroup only, or anywhere.
     #[must_use]
-    pub const fn with_sidecar_cgroup(mut self, is_asked: bool) -> Self {
-        self.flags &= !PolicyWord::SIDECAR_CGROUP;
-        if is_asked {
-            self.flags |= PolicyWord::SIDECAR_CGROUP;
+    pub const fn with_sidecar_cgroup(self, is_asked: bool) -> Self {
+        self.with_flag(PolicyWord::SIDECAR_CGROUP, is_asked)
+    }
+
+    const fn with_flag(mut self, flag: u32, is_set: bool) -> Self {
+        self.flags &= !flag;
+        if is_set {
+            self.flags |= flag;
         }
         self
     }

@@ -151,6 +151,15 @@ impl Mesh {
         assert!(known + 3 > usize::try_from(MAX_DESTINATIONS_PER_POD).expect("a small number"));
     }
 
+    /// What `osm-agent status` says of the pod, without a node agent.
+    #[track_caller]
+    pub fn status(&self) -> serde_json::Value {
+        let asked = ["status", "-o", "json", "--agent-url", "http://127.0.0.1:9"];
+        let said = self.agent.ask_all(&asked).succeeded().stdout;
+        let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+        said["pods"][0].clone()
+    }
+
     /// `osm-agent detach` for the pod.
     #[track_caller]
     pub fn detach(&self) -> Outcome {
