@@ -155,7 +155,7 @@ fn copy_descriptor() -> io::Result<()> {
 
 /// Maps, programs, links, pins.
 fn probe_inside(features: &mut Features, cgroup: Option<&TemporaryCgroup>, netns: Option<&Netns>) {
-    let object = objects::loader().load(objects::CGROUP);
+    let object = objects::loader().load(objects::cgroup());
     let names: Vec<(String, &str, bpf_attach_type)> = hooks().collect();
     if object.is_err()
         && let Some(why) = objects::refused()

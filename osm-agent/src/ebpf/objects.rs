@@ -9,7 +9,7 @@ use aya::{EbpfLoader, include_bytes_aligned};
 use clap::ValueEnum;
 use sha2::{Digest as _, Sha256};
 
-use super::types::{self, CallerLayout};
+use super::types::{self, CallerLayout, NamespaceLayout};
 use crate::sys::program;
 
 /// The programs for a pod's cgroup, loaded once.
@@ -56,6 +56,32 @@ pub fn log_level() -> LogLevel {
     LOG_LEVEL.get().copied().unwrap_or_default()
 }
 
+/// [`CGROUP`] as this kernel takes it. Before Linux 5.12 it refuses a program for an instruction that it does
+/// not know, wherever it stands: only the shortcut exchanges, which no such kernel offers, and finds zero.
+pub fn cgroup() -> &'static [u8] {
+    static FITTED: LazyLock<Option<Vec<u8>>> = LazyLock::new(|| match program::try_exchange() {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Some(without_exchange(CGROUP)),
+        _ => None,
+    });
+    FITTED.as_deref().unwrap_or(CGROUP)
+}
+
+/// With `number = 0` in place of every atomic exchange.
+fn without_exchange(object: &[u8]) -> Vec<u8> {
+    /// `BPF_STX | BPF_ATOMIC | BPF_DW`, with `BPF_XCHG` in its last four bytes.
+    const EXCHANGE: (u8, [u8; 4]) = (0xdb, [0xe1, 0, 0, 0]);
+    /// `BPF_ALU64 | BPF_MOV | BPF_K`.
+    const SET: u8 = 0xb7;
+    let mut object = object.to_vec();
+    for instruction in object.as_chunks_mut::<8>().0 {
+        let [code, registers, _, _, operation @ ..] = *instruction;
+        if (code, operation) == EXCHANGE {
+            *instruction = [SET, registers >> 4, 0, 0, 0, 0, 0, 0];
+        }
+    }
+    object
+}
+
 /// The loader of [`CGROUP`], without maps of anybody's yet.
 pub fn loader<'a>() -> EbpfLoader<'a> {
     static LEVELS: [u8; 6] = [0, 1, 2, 3, 4, 5];
@@ -65,13 +91,21 @@ pub fn loader<'a>() -> EbpfLoader<'a> {
             CallerLayout::default()
         })
     });
+    static NAMESPACE: LazyLock<NamespaceLayout> = LazyLock::new(|| {
+        types::namespace().unwrap_or_else(|why| {
+            tracing::debug!("programs can't find their namespace: {why}");
+            NamespaceLayout::default()
+        })
+    });
     let mut loader = EbpfLoader::new();
     let level = &LEVELS[usize::from(log_level() as u8)];
     loader
         .btf(None)
         .override_global(aya_log::LEVEL, level, true)
         .override_global("CREDENTIALS_AT", &CALLER.credentials, true)
-        .override_global("USER_AT", &CALLER.user, true);
+        .override_global("USER_AT", &CALLER.user, true)
+        .override_global("NAMESPACE_AT", &NAMESPACE.namespace, true)
+        .override_global("NAMESPACE_NUMBER_AT", &NAMESPACE.number, true);
     loader
 }
 

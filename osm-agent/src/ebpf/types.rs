@@ -5,7 +5,7 @@ use std::{fs, io};
 use aya_obj::generated::{bpf_func_id::BPF_FUNC_get_current_uid_gid, bpf_prog_type};
 use btfparse::{Error as BtfError, ErrorKind, Offset, Readable, TypeInformation};
 
-use crate::sys::program;
+use crate::sys::{self, program};
 
 const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 
@@ -36,6 +36,31 @@ pub fn caller() -> Result<CallerLayout, String> {
             })
         }
     }
+}
+
+/// Where a socket's network namespace is found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NamespaceLayout {
+    /// In a socket, in words; zero where nobody has to look.
+    pub namespace: u32,
+    /// In a namespace, its number.
+    pub number: u32,
+}
+
+/// How programs of all kinds learn in which namespace they are: before Linux 5.15, not all may ask.
+///
+/// # Errors
+/// In words, why they can't.
+pub fn namespace() -> Result<NamespaceLayout, String> {
+    const WORD: u32 = 8;
+    if sys::netns::has_cookies() {
+        return Ok(NamespaceLayout::default());
+    }
+    let types = of_kernel()?;
+    Ok(NamespaceLayout {
+        namespace: field(&types, "sock", "__sk_common.skc_net")? / WORD,
+        number: field(&types, "net", "ns.inum")?,
+    })
 }
 
 /// Reads them.

@@ -295,7 +295,7 @@ fn begin(mut maps: Maps) -> Result<()> {
 fn load(shared: &Path, own: &Path) -> Result<()> {
     let mut loader = objects::loader();
     let loader = pinned_maps(&mut loader, shared, own);
-    let mut object = match loader.load(objects::CGROUP) {
+    let mut object = match loader.load(objects::cgroup()) {
         Ok(object) => object,
         Err(error) => {
             return match objects::refused() {

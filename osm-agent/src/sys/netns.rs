@@ -1,15 +1,33 @@
 //! What the kernel says of network namespaces and of programs that are still running.
 
-use std::{io, os::fd::AsRawFd as _};
+use std::{
+    fs, io,
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 /// The cookie of the calling thread's network namespace: a number that the kernel gives to
-/// no other one until it reboots. Linux 5.14; `SO_NETNS_COOKIE` in socket(7).
+/// no other one until it reboots. Linux 5.14; `SO_NETNS_COOKIE` in socket(7). On older kernels the number of
+/// its inode, which another one may have after it is gone; programs go by the same.
 ///
 /// # Errors
-/// `ENOPROTOOPT` on older kernels.
+/// Where neither can be had.
 pub fn cookie() -> io::Result<u64> {
+    match from_socket() {
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => {
+            Ok(fs::metadata("/proc/thread-self/ns/net")?.ino())
+        }
+        result => result,
+    }
+}
+
+/// Whether the kernel tells cookies of namespaces.
+pub fn has_cookies() -> bool {
+    from_socket().is_ok()
+}
+
+fn from_socket() -> io::Result<u64> {
     let socket = socket(
         AddressFamily::Inet,
         SockType::Datagram,

@@ -58,6 +58,26 @@ pub fn try_helper(kind: bpf_prog_type, helper: i32) -> io::Result<()> {
     load_of(kind, 0, c"helper", c"GPL", &code, &mut []).map(drop)
 }
 
+/// Loads a program that exchanges a number for another one in memory, and lets go of it.
+///
+/// # Errors
+/// `EINVAL` before Linux 5.12.
+pub fn try_exchange() -> io::Result<()> {
+    let with = |registers: u8, off, code, imm| bpf_insn {
+        off,
+        _bitfield_1: bpf_insn::new_bitfield_1(registers & 15, registers >> 4),
+        ..instruction(code, imm)
+    };
+    // r0 = 1; *(r10 - 8) = r0; r0 = exchange(r10 - 8, r0); exit
+    let code = [
+        instruction(0xb7, 1),
+        with(0x0a, -8, 0x7b, 0),
+        with(0x0a, -8, 0xdb, 0xe1),
+        instruction(0x95, 0),
+    ];
+    load(c"exchange", c"GPL", &code, &mut []).map(drop)
+}
+
 fn instruction(code: u8, imm: i32) -> bpf_insn {
     bpf_insn {
         code,

@@ -9,6 +9,7 @@
 mod access;
 mod lookup;
 mod message;
+mod namespace;
 mod operation;
 mod socket;
 mod socket_address;

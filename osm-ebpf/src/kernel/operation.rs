@@ -22,7 +22,7 @@ use osm_ebpf_common::{
 use super::{
     AF_INET,
     access::{load, load_address, load_pointer},
-    map_pointer,
+    map_pointer, namespace,
     socket::Socket,
 };
 use crate::maps::{LISTENERS, SHORTCUTS};
@@ -65,7 +65,7 @@ impl Operation {
     #[must_use]
     pub fn netns_cookie(self) -> u64 {
         // SAFETY: the context is the one the program was called with.
-        unsafe { bpf_get_netns_cookie(self.0.cast()) }
+        namespace::cookie(self.socket(), || unsafe { bpf_get_netns_cookie(self.0.cast()) })
     }
 
     /// The socket's family.

@@ -15,6 +15,7 @@ use osm_ebpf_common::{address::Address, maps::Family};
 use super::{
     AF_INET, IPPROTO_MPTCP, IPPROTO_TCP,
     access::{load, load_address, load_pointer, store},
+    namespace,
     socket::{Listener, Socket},
 };
 
@@ -54,7 +55,7 @@ impl SocketAddress {
     #[must_use]
     pub fn netns_cookie(self) -> u64 {
         // SAFETY: the context is the one the program was called with.
-        unsafe { bpf_get_netns_cookie(self.0.cast()) }
+        namespace::cookie(self.socket(), || unsafe { bpf_get_netns_cookie(self.0.cast()) })
     }
 
     /// The socket.

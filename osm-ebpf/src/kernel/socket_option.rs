@@ -6,6 +6,7 @@ use aya_ebpf::{bindings::bpf_sockopt, helpers::bpf_get_netns_cookie, programs::S
 
 use super::{
     access::{load, load_pointer, store},
+    namespace,
     socket::Socket,
 };
 
@@ -63,7 +64,7 @@ impl SocketOption {
     #[must_use]
     pub fn netns_cookie(self) -> u64 {
         // SAFETY: the context is the one the program was called with.
-        unsafe { bpf_get_netns_cookie(self.0.cast()) }
+        namespace::cookie(self.socket(), || unsafe { bpf_get_netns_cookie(self.0.cast()) })
     }
 
     /// Answers with `N` words; false where the caller's buffer is smaller.
