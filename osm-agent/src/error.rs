@@ -135,7 +135,7 @@ fn advice(error: &(dyn std::error::Error + 'static)) -> String {
             "run as root with CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN"
         }
         Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOPROTOOPT) => {
-            "this kernel may lack it: Linux 5.15 or later with CONFIG_BPF_SYSCALL and \
+            "this kernel may lack it: Linux 5.10 or later with CONFIG_BPF_SYSCALL and \
              CONFIG_CGROUP_BPF is needed"
         }
         Some(libc::ENOMEM | libc::ENOSPC) => "the kernel has no room for it: nothing was changed",

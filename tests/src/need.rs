@@ -26,7 +26,7 @@ pub enum Need {
     Mptcp,
     /// `io_uring`, not switched off.
     IoUring,
-    /// A kernel on which pods are intercepted by eBPF: 5.15 and later ones are, of others the agent is asked.
+    /// A kernel on which pods are intercepted by eBPF: 5.10 and later ones are, of others the agent is asked.
     Ebpf,
     /// The agent's binary.
     Agent,
@@ -114,7 +114,7 @@ fn can_do_ebpf() -> bool {
 
 /// A recent kernel that can't do it is no reason to leave out a test.
 fn is_recent() -> bool {
-    const FIRST: [u32; 2] = [5, 15];
+    const FIRST: [u32; 2] = [5, 10];
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let numbers = release.split('.').map_while(|number| number.parse().ok());
     let numbers: Vec<u32> = numbers.take(2).collect();

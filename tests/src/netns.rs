@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -51,15 +52,22 @@ impl Netns {
         format!("/proc/{}/fd/{fd}", std::process::id()).into()
     }
 
-    /// Its cookie, by which BPF programs know it.
+    /// What BPF programs know it by: its cookie, before Linux 5.14 the number of its inode.
     #[must_use]
     pub fn cookie(&self) -> u64 {
-        self.run(|| {
+        let value = self.run(|| {
             let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
-            let value = sys::getsockopt(socket.as_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, 8);
-            let value = value.expect("SO_NETNS_COOKIE");
-            u64::from_ne_bytes(value.try_into().expect("a cookie has 8 bytes"))
-        })
+            sys::getsockopt(socket.as_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, 8)
+        });
+        match value {
+            Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => {
+                self.file.metadata().expect("it is open").ino()
+            }
+            value => {
+                let value = value.expect("SO_NETNS_COOKIE").try_into();
+                u64::from_ne_bytes(value.expect("a cookie has 8 bytes"))
+            }
+        }
     }
 
     /// Runs `job` on a thread inside; processes that it starts are inside too.

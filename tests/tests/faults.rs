@@ -76,13 +76,13 @@ fn kernel_that_refuses_a_step_leaves_nothing_attached() {
         (
             PROG_LOAD,
             libc::EINVAL,
-            ["load the BPF program", "Linux 5.15"],
+            ["load the BPF program", "Linux 5.10"],
         ),
         (OBJ_PIN, libc::ENOSPC, ["cannot", "nothing was changed"]),
         (
             LINK_CREATE,
             libc::EINVAL,
-            ["attach getsockopt to", "Linux 5.15"],
+            ["attach getsockopt to", "Linux 5.10"],
         ),
         (
             LINK_CREATE,

@@ -292,10 +292,12 @@ fn load(object: &mut Loaded, name: &str) -> Result<(), String> {
 
 fn link_to_netns(netns: &Netns) -> Result<OwnedFd, String> {
     let cookie = netns.cookie().map_err(|error| error.to_string())?;
+    let tells = u32::from(sys::program::tells_interfaces());
     let mut loader = EbpfLoader::new();
     let loader = loader
         .btf(None)
-        .override_global("NETNS_COOKIE", &cookie, true);
+        .override_global("NETNS_COOKIE", &cookie, true)
+        .override_global(objects::TELLS_INTERFACES, &tells, true);
     let mut object = loader.load(objects::NETNS).map_err(|error| words(&error))?;
     load(&mut object, "inbound_decision")?;
     link(

@@ -62,8 +62,8 @@ fn kernel() -> Fact {
     let release = read("/proc/sys/kernel/osrelease");
     let mut numbers = release.split(['.', '-']).map(|it| it.parse::<u32>().ok());
     let version = (numbers.next().flatten(), numbers.next().flatten());
-    let is_old = matches!(version, (Some(major), Some(minor)) if (major, minor) < (5, 15));
-    let note = "older than 5.15: eBPF interception needs that; iptables is used";
+    let is_old = matches!(version, (Some(major), Some(minor)) if (major, minor) < (5, 10));
+    let note = "older than 5.10: nobody has seen eBPF interception there";
     let machine = std::env::consts::ARCH;
     fact(
         "kernel",

@@ -6,6 +6,7 @@ use std::{
 };
 
 use clap::{ArgGroup, Args, ValueEnum};
+use osm_ebpf_common::decision::Inbound;
 use procfs::process::Process;
 use serde::Serialize;
 
@@ -123,7 +124,7 @@ impl ExplainCommand {
 
     fn interface_number(&self, pod: &PodView) -> Result<u32> {
         let Some(name) = &self.interface else {
-            return Ok(0);
+            return Ok(Inbound::NO_INTERFACE);
         };
         let netns = pod.netns()?.ok_or_else(|| {
             Error::input(

@@ -46,15 +46,20 @@ pub struct Inbound {
     entry: OnceCell<Entry>,
 }
 
-/// The instructions, in which only the map that holds the pod's cookie is left open. That it is
-/// a map and no number in an instruction keeps the kernel's digest of the instructions the same
-/// for all pods: by it, programs are known again.
-struct Entry {
+/// A program, in which only the map of its constants is left open.
+struct Code {
     instructions: Vec<bpf_insn>,
     /// Which instructions name that map.
     named_at: Vec<usize>,
-    /// What is in it, but for the cookie, and where that has to be.
+    /// What is in it.
     constants: Vec<u8>,
+}
+
+/// The one for pods. That the pod's cookie is in a map and no number in an instruction keeps the kernel's digest
+/// of the instructions the same for all pods: by it, programs are known again.
+struct Entry {
+    code: Code,
+    /// Where the cookie is among the constants.
     cookie_at: usize,
 }
 
@@ -84,7 +89,7 @@ pub fn make(maps: &Maps, directory: &Path) -> Result<()> {
     };
     let decision = read(DECISION, descriptor)
         .map_err(io::Error::other)
-        .and_then(|(code, _)| program::load_lookup(c"inbound_decision", LICENSE, &code))
+        .and_then(|program| program.load(c"inbound_decision", &program.constants))
         .tried(|| format!("load the BPF program {DECISION}"))?;
     let code = program::array_of(c"INBOUND_CODE", decision.as_fd(), FAMILIES)
         .tried(|| "create the map INBOUND_CODE")?;
@@ -164,34 +169,26 @@ impl Inbound {
             let held = self.maps.iter().find(|held| held.path.ends_with(name));
             held.map(|held| held.object.as_raw_fd())
         };
-        let (instructions, constants) = read(NAME, descriptor)?;
-        let named_at: Vec<usize> = (0..instructions.len())
-            .filter(|at| u32::from(instructions[*at].src_reg()) == BPF_PSEUDO_MAP_VALUE)
-            .filter(|at| instructions[*at].code == LOAD_WIDE)
-            .collect();
+        let code = read(NAME, descriptor)?;
         // Where in the map is said by the second half of the instruction.
-        let mut places = named_at.iter().map(|at| instructions[at + 1].imm);
+        let mut places = code.named_at.iter().map(|at| code.instructions[at + 1].imm);
         let place = places.next().filter(|place| places.all(|it| it == *place));
         let cookie_at = place.and_then(|place| usize::try_from(place).ok());
-        let cookie_at = cookie_at.filter(|at| at + size_of::<u64>() <= constants.len());
+        let cookie_at = cookie_at.filter(|at| at + size_of::<u64>() <= code.constants.len());
         Ok(Entry {
             cookie_at: cookie_at.ok_or(ReadError::Constants)?,
-            instructions,
-            named_at,
-            constants,
+            code,
         })
     }
 }
 
-/// A program's instructions on the maps of these descriptors, and the object's constants. What it does not
-/// use needs none.
-fn read(
-    name: &str,
-    descriptor: impl Fn(&str) -> Option<RawFd>,
-) -> Result<(Vec<bpf_insn>, Vec<u8>), ReadError> {
-    /// Stands for the descriptor of a pod's own map, and of maps that the program does not use.
+/// A program on the maps of these descriptors, as this kernel takes it. What it does not use needs no descriptor.
+fn read(name: &str, descriptor: impl Fn(&str) -> Option<RawFd>) -> Result<Code, ReadError> {
+    /// Stands for the descriptor of the constants, and of maps that the program does not use.
     const OPEN: RawFd = -1;
     let mut object = Object::parse(objects::NETNS)?;
+    let tells = u32::from(program::tells_interfaces()).to_ne_bytes();
+    object.patch_map_data([(objects::TELLS_INTERFACES, (&tells[..], true))].into())?;
     let sections = object
         .functions
         .keys()
@@ -212,22 +209,36 @@ fn read(
     let program = object.programs.get(name).ok_or(ReadError::Missing)?;
     let function = object.functions.get(&program.function_key());
     let instructions = function.ok_or(ReadError::Missing)?.instructions.clone();
-    Ok((instructions, data.to_vec()))
+    let named_at = (0..instructions.len())
+        .filter(|at| u32::from(instructions[*at].src_reg()) == BPF_PSEUDO_MAP_VALUE)
+        .filter(|at| instructions[*at].code == LOAD_WIDE)
+        .collect();
+    Ok(Code {
+        instructions,
+        named_at,
+        constants: data.to_vec(),
+    })
 }
 
 /// `BPF_LD | BPF_IMM | BPF_DW`, the only instruction that names maps.
 const LOAD_WIDE: u8 = 0x18;
 
-impl Entry {
-    fn load(&self, netns_cookie: u64) -> io::Result<OwnedFd> {
-        let mut constants = self.constants.clone();
-        let cookie = &mut constants[self.cookie_at..][..size_of::<u64>()];
-        cookie.copy_from_slice(&netns_cookie.to_ne_bytes());
-        let constants = program::constants(c"netns_cookie", &constants)?;
+impl Code {
+    fn load(&self, name: &CStr, constants: &[u8]) -> io::Result<OwnedFd> {
+        let constants = program::constants(c"netns_cookie", constants)?;
         let mut instructions = self.instructions.clone();
         for at in &self.named_at {
             instructions[*at].imm = constants.as_raw_fd();
         }
-        program::load_lookup(c"inbound_lookup", LICENSE, &instructions)
+        program::load_lookup(name, LICENSE, &instructions)
+    }
+}
+
+impl Entry {
+    fn load(&self, netns_cookie: u64) -> io::Result<OwnedFd> {
+        let mut constants = self.code.constants.clone();
+        let cookie = &mut constants[self.cookie_at..][..size_of::<u64>()];
+        cookie.copy_from_slice(&netns_cookie.to_ne_bytes());
+        self.code.load(c"inbound_lookup", &constants)
     }
 }

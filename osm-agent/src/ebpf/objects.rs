@@ -7,6 +7,7 @@ use std::{
 
 use aya::{EbpfLoader, include_bytes_aligned};
 use clap::ValueEnum;
+use object::{Object as _, ObjectSection as _, SectionKind};
 use sha2::{Digest as _, Sha256};
 
 use super::types::{self, CallerLayout, NamespaceLayout};
@@ -16,6 +17,9 @@ use crate::sys::program;
 pub static CGROUP: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/osm-cgroup"));
 /// The program for a pod's network namespace, loaded once per pod.
 pub static NETNS: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/osm-netns"));
+
+/// The constant of [`NETNS`] that says whether the kernel tells interfaces.
+pub const TELLS_INTERFACES: &str = "TELLS_INTERFACES";
 
 /// From which level on the programs log. The one that decides on inbound connections does not log at all:
 /// it would in the loop over listeners, of which the verifier walks every round, or say no more than an event
@@ -60,26 +64,32 @@ pub fn log_level() -> LogLevel {
 /// not know, wherever it stands: only the shortcut exchanges, which no such kernel offers, and finds zero.
 pub fn cgroup() -> &'static [u8] {
     static FITTED: LazyLock<Option<Vec<u8>>> = LazyLock::new(|| match program::try_exchange() {
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Some(without_exchange(CGROUP)),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => without_exchange(CGROUP),
         _ => None,
     });
     FITTED.as_deref().unwrap_or(CGROUP)
 }
 
-/// With `number = 0` in place of every atomic exchange.
-fn without_exchange(object: &[u8]) -> Vec<u8> {
+/// With `number = 0` in place of every atomic exchange; none where it is no object.
+fn without_exchange(object: &[u8]) -> Option<Vec<u8>> {
     /// `BPF_STX | BPF_ATOMIC | BPF_DW`, with `BPF_XCHG` in its last four bytes.
     const EXCHANGE: (u8, [u8; 4]) = (0xdb, [0xe1, 0, 0, 0]);
     /// `BPF_ALU64 | BPF_MOV | BPF_K`.
     const SET: u8 = 0xb7;
-    let mut object = object.to_vec();
-    for instruction in object.as_chunks_mut::<8>().0 {
-        let [code, registers, _, _, operation @ ..] = *instruction;
-        if (code, operation) == EXCHANGE {
-            *instruction = [SET, registers >> 4, 0, 0, 0, 0, 0, 0];
+    let file = object::File::parse(object).ok()?;
+    let code = file.sections().filter(|section| section.kind() == SectionKind::Text);
+    let mut fitted = object.to_vec();
+    for (start, length) in code.filter_map(|section| section.file_range()) {
+        let start = usize::try_from(start).ok()?;
+        let length = usize::try_from(length).ok()?;
+        for instruction in fitted[start..][..length].as_chunks_mut::<8>().0 {
+            let [code, registers, _, _, operation @ ..] = *instruction;
+            if (code, operation) == EXCHANGE {
+                *instruction = [SET, registers >> 4, 0, 0, 0, 0, 0, 0];
+            }
         }
     }
-    object
+    Some(fitted)
 }
 
 /// The loader of [`CGROUP`], without maps of anybody's yet.

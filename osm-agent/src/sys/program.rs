@@ -5,6 +5,7 @@ use std::{
     ffi::CStr,
     io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
+    sync::LazyLock,
 };
 
 use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_insn, bpf_map_type, bpf_prog_type};
@@ -63,11 +64,6 @@ pub fn try_helper(kind: bpf_prog_type, helper: i32) -> io::Result<()> {
 /// # Errors
 /// `EINVAL` before Linux 5.12.
 pub fn try_exchange() -> io::Result<()> {
-    let with = |registers: u8, off, code, imm| bpf_insn {
-        off,
-        _bitfield_1: bpf_insn::new_bitfield_1(registers & 15, registers >> 4),
-        ..instruction(code, imm)
-    };
     // r0 = 1; *(r10 - 8) = r0; r0 = exchange(r10 - 8, r0); exit
     let code = [
         instruction(0xb7, 1),
@@ -76,6 +72,33 @@ pub fn try_exchange() -> io::Result<()> {
         instruction(0x95, 0),
     ];
     load(c"exchange", c"GPL", &code, &mut []).map(drop)
+}
+
+/// Whether programs of the type sk_lookup are told by which interface a packet came in: Linux 5.17.
+pub fn tells_interfaces() -> bool {
+    /// Of `ingress_ifindex` in `struct bpf_sk_lookup`.
+    const AT: i16 = 64;
+    static TELLS: LazyLock<bool> = LazyLock::new(|| {
+        // r0 = *(u32 *)(r1 + AT); r0 = 1; exit
+        let code = [
+            with(0x10, AT, 0x61, 0),
+            instruction(0xb7, 1),
+            instruction(0x95, 0),
+        ];
+        let tried = load(c"interface", c"GPL", &code, &mut []);
+        // What the verifier answers. All else is no matter of this.
+        !tried.is_err_and(|error| error.raw_os_error() == Some(libc::EACCES))
+    });
+    *TELLS
+}
+
+/// An instruction on registers, the source's number in the upper half of `registers`.
+fn with(registers: u8, off: i16, code: u8, imm: i32) -> bpf_insn {
+    bpf_insn {
+        off,
+        _bitfield_1: bpf_insn::new_bitfield_1(registers & 15, registers >> 4),
+        ..instruction(code, imm)
+    }
 }
 
 fn instruction(code: u8, imm: i32) -> bpf_insn {

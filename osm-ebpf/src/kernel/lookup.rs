@@ -1,6 +1,6 @@
 //! The context of sk_lookup programs.
 
-use core::{arch::asm, mem::offset_of};
+use core::{arch::asm, mem::offset_of, ptr};
 
 use aya_ebpf::{
     bindings::bpf_sk_lookup,
@@ -16,6 +16,11 @@ use super::{
     map_pointer,
     socket::Listener,
 };
+
+/// Whether the kernel says by which interface a packet came in (Linux 5.17), set by the agent before it loads the
+/// programs.
+#[unsafe(no_mangle)]
+static TELLS_INTERFACES: u32 = 1;
 
 /// The context of sk_lookup programs.
 #[derive(Clone, Copy)]
@@ -75,10 +80,15 @@ impl Lookup {
         u16::from_be(load!(self.0, bpf_sk_lookup.remote_port) as u16)
     }
 
-    /// The number of the interface that the packet came in by.
+    /// The number of the interface that the packet came in by; zero where the kernel does not say.
     #[inline(always)]
     #[must_use]
     pub fn interface(self) -> u32 {
+        // SAFETY: a static is always there. Volatile, as the loader changes it. The verifier knows the number, and
+        // never looks at the branch that is not taken.
+        if unsafe { ptr::read_volatile(&raw const TELLS_INTERFACES) } == 0 {
+            return 0;
+        }
         load!(self.0, bpf_sk_lookup.ingress_ifindex)
     }
 

@@ -143,7 +143,7 @@ impl Possible {
                     client: client.into(),
                     destination,
                     port,
-                    interface: 0,
+                    interface: Inbound::NO_INTERFACE,
                 },
             ),
             Dialled::ByApp(_) | Dialled::BySidecar(_) => decision::outbound(

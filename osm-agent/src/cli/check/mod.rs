@@ -91,7 +91,7 @@ impl Check {
         let advice = match report.mode {
             Mode::Unknown => "; run as root with CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN",
             _ => {
-                "; see the table for what is missing: Linux 5.15 with CONFIG_BPF_SYSCALL and \
+                "; see the table for what is missing: Linux 5.10 with CONFIG_BPF_SYSCALL and \
                  CONFIG_CGROUP_BPF, or iptables with a table nat"
             }
         };
