@@ -12,6 +12,7 @@ use super::{Ebpf, Intercepted, found, links, maps::Maps, pins};
 use crate::{
     error::{Error, Result, Tried as _},
     pod::Pod,
+    sys,
 };
 
 impl Ebpf {
@@ -64,6 +65,10 @@ impl Ebpf {
         if let Some(record) = self.maps.record(cookie)? {
             if record.name() == pod.name {
                 return Ok(());
+            }
+            // Without cookies, a namespace may have the number of one that is gone.
+            if !sys::netns::has_cookies() && links::is_netns_gone(&self.state.pod(cookie))? {
+                return self.withdraw_pod(cookie);
             }
             return Err(Error::input(
                 format!("--pod {}", pod.name),

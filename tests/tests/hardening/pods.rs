@@ -7,7 +7,7 @@ use osm_tests::{Need, StateDir, TempDir, agent, missing};
 
 use crate::{
     help::{attach_args, expect_error, expect_intercepted},
-    mesh::{Lists, Mesh, expect_direct},
+    mesh::{Lists, Mesh, expect_direct, expect_outbound},
 };
 
 #[test]
@@ -145,6 +145,25 @@ fn name_of_a_dead_pod_is_free_again() {
     let pods = fs::read_dir(state.join("pods")).expect("the pods");
     assert_eq!(pods.count(), 1);
     expect_intercepted(&mesh);
+}
+
+/// Before Linux 5.14, a namespace has the number of one that is gone.
+#[test]
+fn pod_is_attached_in_place_of_a_dead_one_with_another_name() {
+    let Some(mesh) = Mesh::new() else { return };
+    let state = mesh.agent.state().path();
+    let remote = "198.51.100.10:80";
+    let _remote = mesh.world.outside.server("remote", &[remote]);
+    for name in ["web-0", "web-1", "web-2"] {
+        let pod = mesh.world.add_pod();
+        let args = attach_args(&pod, name, pod.cgroup.path(), state);
+        let _ = mesh.agent.run(&args).succeeded();
+        let mut sidecar = pod.sidecar();
+        expect_outbound(&mut sidecar, &pod.app().connect(remote), remote, pod.ip4());
+        drop((sidecar, pod));
+        // The kernel takes a namespace down a moment after the last reference.
+        thread::sleep(Duration::from_secs(1));
+    }
 }
 
 #[test]
