@@ -9,8 +9,10 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
@@ -130,11 +132,25 @@ pub fn disconnect(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// `connect` through `IORING_OP_CONNECT` on a ring of its own.
+/// `connect` through `IORING_OP_CONNECT` on a ring and a thread of its own: on older kernels (seen
+/// on 5.10 and 6.1), what is left to do for a ring interrupts the next calls of its thread (`EINTR`).
 ///
 /// # Errors
 /// The error of the connection or of the ring; `ETIME` when `timeout` has passed.
 pub fn connect_by_ring(
+    socket: BorrowedFd<'_>,
+    to: &socket2::SockAddr,
+    timeout: Duration,
+) -> io::Result<()> {
+    thread::scope(|scope| {
+        let connecting = scope.spawn(|| connect_on_a_ring(socket, to, timeout));
+        connecting
+            .join()
+            .unwrap_or_else(|panic| resume_unwind(panic))
+    })
+}
+
+fn connect_on_a_ring(
     socket: BorrowedFd<'_>,
     to: &socket2::SockAddr,
     timeout: Duration,

@@ -11,7 +11,7 @@ use crate::workspace::Workspace;
 
 /// What the machine itself needs, and what pods and iptables rules are made of. What a kernel has built
 /// in, or does not have under this name, is passed over; tests tell when it was needed.
-const WANTED: [&str; 34] = [
+const WANTED: [&str; 36] = [
     "virtio_pci",
     "virtio_blk",
     "veth",
@@ -27,6 +27,7 @@ const WANTED: [&str; 34] = [
     "xt_owner",
     "xt_REDIRECT",
     "xt_nat",
+    "xt_MASQUERADE",
     "xt_multiport",
     "xt_comment",
     "xt_conntrack",
@@ -40,6 +41,7 @@ const WANTED: [&str; 34] = [
     "nft_chain_nat",
     "nft_counter",
     "nft_nat",
+    "nft_masq",
     "nft_redir",
     "nft_ct",
     "nft_reject_inet",

@@ -18,6 +18,9 @@ const TOOLS: [&str; 10] = [
     "ip", "nft", "bpftool", "unshare", "nsenter", "setpriv", "ss", "bash", "script", "python3",
 ];
 
+/// What the tools of iptables are links to.
+const MULTI: [&str; 2] = ["xtables-legacy-multi", "xtables-nft-multi"];
+
 /// The tools of iptables, with all endings.
 const IPTABLES: [&str; 6] = [
     "iptables",
@@ -97,7 +100,8 @@ fn list(files: &BTreeSet<PathBuf>) -> String {
 }
 
 fn files(workspace: &Workspace, plan: &Plan<'_>) -> Result<BTreeSet<PathBuf>> {
-    let mut programs: Vec<PathBuf> = TOOLS.iter().filter_map(|it| workspace.find(it)).collect();
+    let tools = TOOLS.iter().chain(&MULTI);
+    let mut programs: Vec<PathBuf> = tools.filter_map(|it| workspace.find(it)).collect();
     for name in IPTABLES {
         let names = ["", "-save", "-restore"].map(|ending| format!("{name}{ending}"));
         programs.extend(names.iter().filter_map(|it| workspace.find(it)));
