@@ -64,7 +64,7 @@ fn check_decisions(
                 client: destination,
                 destination: own[0],
                 port,
-                interface: 2,
+                interface: Some(2),
             };
             let (fast, slow) = (
                 decision::inbound(&compiled, &asked),

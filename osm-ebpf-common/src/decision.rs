@@ -67,14 +67,11 @@ pub struct Inbound {
     pub destination: Address,
     /// The port that was dialled, host byte order.
     pub port: u16,
-    /// The number of the interface that it came in by; [`Inbound::NO_INTERFACE`] where nobody knows it.
-    pub interface: u32,
+    /// The number of the interface that it came in by, where that is known.
+    pub interface: Option<u32>,
 }
 
 impl Inbound {
-    /// No interface has this number.
-    pub const NO_INTERFACE: u32 = 0;
-
     /// Whether the addresses alone show that the pod connects to itself. The kernel drops
     /// packets from outside that claim such addresses.
     #[inline(always)]
@@ -185,8 +182,8 @@ pub fn inbound<P: Pod>(pod: &P, connection: &Inbound) -> Verdict {
     }
     // Where nobody knows by which it came in, by the one that answers leave by: most networks have no other.
     let by_excluded_interface = match *interface {
-        Inbound::NO_INTERFACE => pod.leaves_by_excluded_interface(client),
-        index => pod.excludes_interface(index),
+        None => pod.leaves_by_excluded_interface(client),
+        Some(index) => pod.excludes_interface(index),
     };
     if by_excluded_interface {
         return Verdict::Pass(Reason::PassExcludedInterface);

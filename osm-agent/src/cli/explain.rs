@@ -6,7 +6,6 @@ use std::{
 };
 
 use clap::{ArgGroup, Args, ValueEnum};
-use osm_ebpf_common::decision::Inbound;
 use procfs::process::Process;
 use serde::Serialize;
 
@@ -122,9 +121,9 @@ impl ExplainCommand {
         }
     }
 
-    fn interface_number(&self, pod: &PodView) -> Result<u32> {
+    fn interface_number(&self, pod: &PodView) -> Result<Option<u32>> {
         let Some(name) = &self.interface else {
-            return Ok(Inbound::NO_INTERFACE);
+            return Ok(None);
         };
         let netns = pod.netns()?.ok_or_else(|| {
             Error::input(
@@ -135,7 +134,8 @@ impl ExplainCommand {
         })?;
         let network = netlink::read(netns.file());
         let network = network.tried(|| format!("read the interfaces of {}", pod.name))?;
-        network.interfaces.get(name).copied().ok_or_else(|| {
+        let number = network.interfaces.get(name).copied();
+        number.map(Some).ok_or_else(|| {
             let names: Vec<_> = network.interfaces.keys().map(String::as_str).collect();
             Error::input(
                 format!("--interface {name}"),

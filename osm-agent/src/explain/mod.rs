@@ -39,8 +39,8 @@ pub enum Question {
         client: IpAddr,
         /// The pod's address and port.
         destination: SocketAddr,
-        /// The number, in the pod, of the interface that it comes in by; 0 where that is not known.
-        interface: u32,
+        /// The number, in the pod, of the interface that it comes in by, where that is known.
+        interface: Option<u32>,
     },
 }
 

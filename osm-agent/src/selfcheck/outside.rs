@@ -125,7 +125,7 @@ pub fn inbound(policy: &Policy, network: &dyn Network, witness: &Witness) -> Vec
                 client: Client::address(*is_v6).into(),
                 destination: to.ip().into(),
                 port: *port,
-                interface: Inbound::NO_INTERFACE,
+                interface: None,
             };
             let is_redirected = matches!(decide(&view, &asked), Verdict::Redirect(..));
             findings.push(client.try_port(to, is_redirected, witness));

@@ -134,7 +134,7 @@ proptest! {
                     );
                 }
                 let client = destinations[destinations.len() - 1 - index];
-                let asked = Inbound { client, destination, port, interface: 2 };
+                let asked = Inbound { client, destination, port, interface: Some(2) };
                 prop_assert_eq!(
                     decision::inbound(&compiled, &asked),
                     decision::inbound(&naive, &asked),

@@ -80,16 +80,16 @@ impl Lookup {
         u16::from_be(load!(self.0, bpf_sk_lookup.remote_port) as u16)
     }
 
-    /// The number of the interface that the packet came in by; zero where the kernel does not say.
+    /// The number of the interface that the packet came in by; none where the kernel does not say.
     #[inline(always)]
     #[must_use]
-    pub fn interface(self) -> u32 {
+    pub fn interface(self) -> Option<u32> {
         // SAFETY: a static is always there. Volatile, as the loader changes it. The verifier knows the number, and
         // never looks at the branch that is not taken.
         if unsafe { ptr::read_volatile(&raw const TELLS_INTERFACES) } == 0 {
-            return 0;
+            return None;
         }
-        load!(self.0, bpf_sk_lookup.ingress_ifindex)
+        Some(load!(self.0, bpf_sk_lookup.ingress_ifindex))
     }
 
     /// What tells this packet from those of other connections: its addresses and ports, of IPv6

@@ -31,7 +31,7 @@ pub fn decide(policy: &Policy, connection: &Connection, backend: Backend) -> Lan
                 client: outside(connection).into(),
                 destination,
                 port,
-                interface: Inbound::NO_INTERFACE,
+                interface: None,
             },
         )
     } else {

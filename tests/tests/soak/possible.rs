@@ -143,7 +143,7 @@ impl Possible {
                     client: client.into(),
                     destination,
                     port,
-                    interface: Inbound::NO_INTERFACE,
+                    interface: None,
                 },
             ),
             Dialled::ByApp(_) | Dialled::BySidecar(_) => decision::outbound(
