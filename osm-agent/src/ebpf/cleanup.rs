@@ -83,7 +83,7 @@ pub fn foreign_in(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for path in entries(directory)? {
         match name_of(&path) {
-            Some("maps.debug" | "progs.debug") => {}
+            Some("maps.debug" | "progs.debug") if !path.is_dir() => {}
             _ if path.is_dir() => {
                 let below = foreign_in(&path)?;
                 found.extend(below);

@@ -154,7 +154,7 @@ proptest! {
                 prop_assert_eq!(found, fate(verdict, own[index]), "{:?} {:?}", packet, verdict);
             }
 
-            let asked = Inbound { client: other.into(), destination, port, interface: 0 };
+            let asked = Inbound { client: other.into(), destination, port, interface: None };
             if asked.is_local() || pod.owns(&asked.client) {
                 // Never asks PREROUTING: OUTPUT has decided.
                 continue;
