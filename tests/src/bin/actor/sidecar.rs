@@ -7,11 +7,12 @@ use std::os::fd::AsFd;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use osm_tests::canonical;
 use osm_tests::event::{Event, Listener};
 use osm_tests::sys::{error_name, original_destination};
+use osm_tests::{SLOWNESS, canonical};
 use tokio::io::copy_bidirectional_with_sizes;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -21,6 +22,10 @@ use crate::listen::{Spec, local};
 use crate::print;
 
 const BUFFER: usize = 64 << 10;
+
+/// How long what can't be forwarded stays open. Who dialled asks for the names of its socket meanwhile: the
+/// kernel forgets them with the reset.
+const BEFORE_RESET: Duration = Duration::from_millis(20).saturating_mul(SLOWNESS);
 
 /// The flags of a sidecar.
 #[derive(clap::Args)]
@@ -152,6 +157,7 @@ impl Sidecar {
         let mut upstream = match self.dial(to).await {
             Ok(upstream) => upstream,
             Err(error) => {
+                tokio::time::sleep(BEFORE_RESET).await;
                 reset(&arrival.stream);
                 return self.tell(&Event::NotForwarded { id, to, error });
             }
