@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use osm_tests::{Client, Dial, Many, Need, Node, Tally, World, agent, missing};
+use osm_tests::{Client, Dial, Many, Need, Node, SLOWNESS, Tally, World, agent, missing};
 
 use crate::{
     REMOTE,
@@ -18,7 +18,7 @@ const OWN: &str = "10.77.1.2:8080";
 const OTHER: &str = "198.51.100.10:5432";
 
 /// How often the agent is killed.
-const ROUNDS: u64 = 50;
+const ROUNDS: u64 = if SLOWNESS == 1 { 50 } else { 10 };
 
 /// Connections a second, in each direction.
 const RATE: u64 = 100;
