@@ -23,6 +23,8 @@ pub enum Answer {
     Option(SocketOption),
     /// How many connections came to what.
     Tally(Tally),
+    /// The same, for each user.
+    Tallies(Vec<Tally>),
     /// There is nothing to tell.
     Done,
     /// The request itself failed: no such socket, or a call that should never fail.

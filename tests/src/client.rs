@@ -128,6 +128,15 @@ impl Client {
         }
     }
 
+    /// Makes many connections as several users at once; the client has to be root.
+    #[track_caller]
+    pub fn as_users(&mut self, orders: Vec<(u32, Many)>) -> Vec<Tally> {
+        match self.ask(&Request::AsUsers(orders), LOAD) {
+            Answer::Tallies(tallies) => tallies,
+            other => panic!("odd answer: {other:?}"),
+        }
+    }
+
     /// Closes the connections that [`Many::hold`] kept.
     #[track_caller]
     pub fn release(&mut self) {

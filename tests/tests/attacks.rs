@@ -11,7 +11,7 @@ use osm_ebpf_common::{
     address::Address,
     maps::{HandshakeKey, OriginalDestination},
 };
-use osm_tests::{Dial, Listener, Need, missing};
+use osm_tests::{Dial, Listener, Need, missing, sys::foreign::Program};
 
 const REMOTE: &str = "198.51.100.10:80";
 const LOCAL: &str = "10.77.1.2:8080";
@@ -246,7 +246,8 @@ fn foreign_program_in_the_pod_makes_no_note_stay() {
     };
     let pod = &mesh.world.pod;
     mesh.use_up_known_destinations();
-    let _link = osm_tests::sys::attach_foreign_sockops(pod.app_cgroup().path())
+    let _link = Program::asks_for_state_changes()
+        .attach(pod.app_cgroup().path())
         .expect("a program below ours");
     pod.netns.sysctl("net/core/somaxconn", "4");
     let mut sidecar = pod.sidecar();
