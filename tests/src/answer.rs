@@ -24,7 +24,10 @@ pub enum Answer {
     /// How many connections came to what.
     Tally(Tally),
     /// The same, for each user.
-    Tallies(Vec<Tally>),
+    Tallies {
+        /// In the order of the users.
+        tallies: Vec<Tally>,
+    },
     /// There is nothing to tell.
     Done,
     /// The request itself failed: no such socket, or a call that should never fail.

@@ -131,8 +131,8 @@ impl Client {
     /// Makes many connections as several users at once; the client has to be root.
     #[track_caller]
     pub fn as_users(&mut self, orders: Vec<(u32, Many)>) -> Vec<Tally> {
-        match self.ask(&Request::AsUsers(orders), LOAD) {
-            Answer::Tallies(tallies) => tallies,
+        match self.ask(&Request::AsUsers { orders }, LOAD) {
+            Answer::Tallies { tallies } => tallies,
             other => panic!("odd answer: {other:?}"),
         }
     }

@@ -94,7 +94,10 @@ pub enum Request {
     Many(Many),
     /// The same as several users at once, each on threads of its own, which the kernel knows by that user; for root.
     /// Answer: a tally for each.
-    AsUsers(Vec<(u32, Many)>),
+    AsUsers {
+        /// The user, and its connections.
+        orders: Vec<(u32, Many)>,
+    },
     /// Close the connections that [`Many::hold`] kept. Answer: done.
     Release,
     /// `bind()` and `listen()`. Answer: a connection without a peer.
