@@ -5,10 +5,10 @@ mod mesh;
 
 use std::{io, process::Command};
 
-use mesh::{Lists, Mesh};
+use mesh::{Lists, Mesh, is_direct};
 use nix::errno::Errno;
 use osm_tests::{
-    Client, Outcome, Pod, agent,
+    Outcome, Pod, agent,
     sys::seccomp::{self, Command as Bpf},
 };
 use rstest::rstest;
@@ -150,14 +150,6 @@ fn attach_args(mesh: &Mesh, pod: &Pod, port: &str) -> Vec<String> {
     let attach = mesh.agent.attach(pod).option("--mode", "ebpf");
     let list = "openservicemesh.io/outbound-port-exclusion-list";
     attach.annotation(list, port).into_args()
-}
-
-/// Whether a connection goes straight to the server, or by the sidecar; it has to arrive.
-#[track_caller]
-fn is_direct(app: &mut Client, to: &str) -> bool {
-    let connection = app.connect(to);
-    assert_eq!(connection.answered_by(), "remote");
-    connection.greeting().peer == connection.local()
 }
 
 #[rstest]

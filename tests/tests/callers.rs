@@ -11,12 +11,6 @@ use osm_tests::{APP_UID, Dial, Many, SIDECAR_UID};
 const REMOTE: &str = "198.51.100.10:80";
 const COUNT: u64 = 400;
 
-/// How many connections of the pod there were of a reason.
-fn counted(mesh: &Mesh, reason: &str) -> u64 {
-    let counted = mesh.status()["counters"][reason].as_u64();
-    counted.expect("a number")
-}
-
 /// The C library gives all threads of a process one user; the kernel does not ask for that.
 #[test]
 fn threads_of_one_process_go_each_by_its_own_user() {
@@ -28,8 +22,8 @@ fn threads_of_one_process_go_each_by_its_own_user() {
     let _remote = mesh.world.outside.server("remote", &[REMOTE]);
     let mut root = pod.client(0);
     let users = [APP_UID, SIDECAR_UID, 0, SIDECAR_UID + 1, SIDECAR_UID];
-    let redirected = counted(&mesh, "redirect-outbound");
-    let passed = counted(&mesh, "pass-sidecar");
+    let redirected = mesh.counted("redirect-outbound");
+    let passed = mesh.counted("pass-sidecar");
     let order = |user| (user, Many::to(REMOTE, COUNT).concurrency(2));
     let tallies = root.as_users(users.map(order).to_vec());
     let (mut by_sidecar, mut by_others) = (0, 0);
@@ -44,10 +38,10 @@ fn threads_of_one_process_go_each_by_its_own_user() {
             by_others += COUNT;
         }
     }
-    assert_eq!(counted(&mesh, "redirect-outbound") - redirected, by_others);
+    assert_eq!(mesh.counted("redirect-outbound") - redirected, by_others);
     // Its own, and those that it made for the others.
     assert_eq!(
-        counted(&mesh, "pass-sidecar") - passed,
+        mesh.counted("pass-sidecar") - passed,
         by_sidecar + by_others
     );
 }

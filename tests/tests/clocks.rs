@@ -2,10 +2,10 @@
 
 mod mesh;
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{process::Command, time::Duration};
 
 use aya::maps::{Array, Map, MapData};
-use mesh::{Lists, Mesh, expect_outbound};
+use mesh::{Lists, Mesh, expect_outbound, is_direct};
 use nix::{
     sys::signal::Signal,
     time::{ClockId, clock_gettime},
@@ -89,11 +89,11 @@ fn node_agent_whose_clock_is_another_does_all_its_jobs(#[values(-FAR, 1_000_000)
     let files = TempDir::new();
     let binary = agent::binary().expect("the agent");
     let script = format!(
-        "#!/bin/sh\nexec {} {} \"$@\"\n",
+        "exec {} {} \"$@\"",
         shifted(seconds).join(" "),
         binary.display()
     );
-    let script = executable(&files, &script);
+    let script = files.script("agent", &script);
     let pod = &world.pod;
     let mut sidecar = pod.sidecar();
     let _remote = world.outside.server("remote", &[REMOTE]);
@@ -105,16 +105,6 @@ fn node_agent_whose_clock_is_another_does_all_its_jobs(#[values(-FAR, 1_000_000)
     // Somebody's damage is found at the next resync.
     node.state().detach_link("connect4");
     let mut app = pod.app();
-    node.wait("it is mended", |_| {
-        let connection = app.connect(REMOTE);
-        connection.greeting().peer != connection.local()
-    });
+    node.wait("it is mended", |_| !is_direct(&mut app, REMOTE));
     assert_eq!(node.get("/healthz").0, 200);
-}
-
-fn executable(files: &TempDir, text: &str) -> std::path::PathBuf {
-    let path = files.file("agent", text);
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(Path::new(&path), mode).expect("our file");
-    path
 }

@@ -72,18 +72,6 @@ impl Neighbour {
     }
 }
 
-/// How many connections of the first pod there were of a reason.
-fn counted(mesh: &Mesh, reason: &str) -> u64 {
-    let said = mesh.agent.ask(
-        &mesh.world.pod,
-        &["status", "-o", "json", "--agent-url", "http://127.0.0.1:9"],
-    );
-    let said: serde_json::Value = serde_json::from_str(&said.succeeded().stdout).expect("JSON");
-    said["pods"][0]["counters"][reason]
-        .as_u64()
-        .expect("a number")
-}
-
 /// Waits until no handshake is on its way any more.
 #[track_caller]
 fn expect_no_notes(mesh: &Mesh) {
@@ -113,13 +101,13 @@ fn connects_that_are_aborted_leave_nothing(#[values(false, true)] one_by_one: bo
     let mut sidecar = pod.sidecar();
     sidecar.process().signal(Signal::SIGSTOP);
     let mut app = pod.app();
-    let before = counted(&mesh, "redirect-outbound");
+    let before = mesh.counted("redirect-outbound");
     let many = Many::to(REMOTE, CONNECTIONS).concurrency(4).abort();
     let tally = neighbour.expect_service_during(|| app.many(many));
     // Were a note forgotten now and then, the pod's share would be used up by now.
     assert_eq!(tally.succeeded, CONNECTIONS, "{tally:?}");
-    assert_eq!(counted(&mesh, "redirect-outbound") - before, CONNECTIONS);
-    assert_eq!(counted(&mesh, "refuse-too-many-handshakes"), 0);
+    assert_eq!(mesh.counted("redirect-outbound") - before, CONNECTIONS);
+    assert_eq!(mesh.counted("refuse-too-many-handshakes"), 0);
     expect_no_notes(&mesh);
     for event in remote.drain() {
         let Event::Accepted(accepted) = event else {
@@ -154,7 +142,7 @@ fn syn_flood_from_outside_reaches_nobody_but_the_sidecar(#[values(false, true)] 
     // What comes back leads nowhere.
     outside.netns.ip(&["route add blackhole 198.18.0.0/15"]);
     neighbour.expect_service_during(|| outside.netns.run(flood));
-    let redirected = counted(&mesh, "redirect-inbound");
+    let redirected = mesh.counted("redirect-inbound");
     assert!(
         redirected > u64::from(SEGMENTS) / 2,
         "{redirected} of {SEGMENTS} are counted"

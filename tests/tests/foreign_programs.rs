@@ -29,12 +29,6 @@ fn v4(text: &str) -> SocketAddrV4 {
     }
 }
 
-/// How many connections of the pod there were of a reason.
-fn counted(mesh: &Mesh, reason: &str) -> u64 {
-    let counted = mesh.status()["counters"][reason].as_u64();
-    counted.expect("a number")
-}
-
 #[test]
 fn program_below_ours_changes_what_is_dialled_and_not_what_becomes_of_it() {
     let Some(mesh) = Mesh::attached(&LISTS) else {
@@ -57,11 +51,11 @@ fn program_below_ours_changes_what_is_dialled_and_not_what_becomes_of_it() {
     drop(link);
     let link = redirects(EXCLUDED);
     expect_direct(&mut sidecar, &app.connect(REMOTE), "remote");
-    assert_eq!(counted(&mesh, "pass-excluded-range"), 1);
+    assert_eq!(mesh.counted("pass-excluded-range"), 1);
     drop(link);
     let link = redirects(LOCAL);
     expect_direct(&mut sidecar, &app.connect(REMOTE), "local");
-    assert_eq!(counted(&mesh, "pass-local"), 1);
+    assert_eq!(mesh.counted("pass-local"), 1);
     drop(link);
     // No destination is made up for the sidecar.
     let link = redirects(STAND_IN);

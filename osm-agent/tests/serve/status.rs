@@ -60,6 +60,7 @@ fn table_says_what_is_wrong_with_all_of_it() {
     let server = Server::start(Status {
         is_synced: false,
         mesh_problem: Some("mesh.yaml: port 0".into()),
+        survey_problem: None,
         pods: Vec::new(),
     });
     let text = shown(&format!("http://{}/", server.address), &[]);
