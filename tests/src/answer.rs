@@ -23,6 +23,11 @@ pub enum Answer {
     Option(SocketOption),
     /// How many connections came to what.
     Tally(Tally),
+    /// The same, for each user.
+    Tallies {
+        /// In the order of the users.
+        tallies: Vec<Tally>,
+    },
     /// There is nothing to tell.
     Done,
     /// The request itself failed: no such socket, or a call that should never fail.

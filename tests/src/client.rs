@@ -1,5 +1,6 @@
 //! Clients under a test's control.
 
+use std::process::Command;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -25,6 +26,23 @@ impl Client {
     pub fn start(name: &str, place: &Place<'_>) -> Self {
         let mut command = place.command();
         command.arg("client");
+        Self::of(name, command)
+    }
+
+    /// The same behind another program with its flags, which becomes the client, such as `unshare`.
+    #[must_use]
+    #[track_caller]
+    pub fn start_behind(name: &str, place: &Place<'_>, program: &[&str]) -> Self {
+        let mut command = place.command();
+        let (program, flags) = program.split_first().expect("a program");
+        command.args(["exec", program, "--"]).args(flags);
+        let client = command.get_program().to_owned();
+        command.arg(client).arg("client");
+        Self::of(name, command)
+    }
+
+    #[track_caller]
+    fn of(name: &str, command: Command) -> Self {
         let mut client = Self {
             process: Process::start(name, command),
         };
@@ -124,6 +142,15 @@ impl Client {
     pub fn many(&mut self, many: Many) -> Tally {
         match self.ask(&Request::Many(many), LOAD) {
             Answer::Tally(tally) => tally,
+            other => panic!("odd answer: {other:?}"),
+        }
+    }
+
+    /// Makes many connections as several users at once; the client has to be root.
+    #[track_caller]
+    pub fn as_users(&mut self, orders: Vec<(u32, Many)>) -> Vec<Tally> {
+        match self.ask(&Request::AsUsers { orders }, LOAD) {
+            Answer::Tallies { tallies } => tallies,
             other => panic!("odd answer: {other:?}"),
         }
     }

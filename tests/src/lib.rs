@@ -39,6 +39,7 @@ pub mod netns;
 pub mod node;
 pub mod process;
 pub mod request;
+pub mod segment;
 pub mod state;
 pub mod sys;
 pub mod traffic;

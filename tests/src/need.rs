@@ -26,6 +26,8 @@ pub enum Need {
     Mptcp,
     /// `io_uring`, not switched off.
     IoUring,
+    /// Time namespaces.
+    TimeNamespaces,
     /// A kernel on which pods are intercepted by eBPF: 5.10 and later ones are, of others the agent is asked.
     Ebpf,
     /// The agent's binary.
@@ -44,6 +46,7 @@ impl fmt::Display for Need {
             Self::Ipv6 => f.write_str("IPv6"),
             Self::Mptcp => f.write_str("MPTCP"),
             Self::IoUring => f.write_str("io_uring"),
+            Self::TimeNamespaces => f.write_str("time namespaces"),
             Self::Ebpf => f.write_str("a kernel that can do eBPF in full"),
             Self::Agent => f.write_str("the osm-agent binary (OSM_AGENT names it)"),
             Self::NextAgent => {
@@ -63,6 +66,7 @@ impl Need {
             Self::Mptcp => setting("net/mptcp/enabled") == Some(1),
             // 0: everybody may; absent before Linux 6.6.
             Self::IoUring => setting("kernel/io_uring_disabled").unwrap_or(0) == 0,
+            Self::TimeNamespaces => Path::new("/proc/self/ns/time").exists(),
             Self::Ebpf => can_do_ebpf(),
             Self::Agent => agent::binary().is_some(),
             Self::NextAgent => agent::next_binary().is_some(),

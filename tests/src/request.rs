@@ -1,5 +1,7 @@
 //! What a client is asked: one JSON object a line, `{"command": …}`.
 
+mod many;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::SLOWNESS;
+
+pub use many::Many;
 
 /// How long a client waits for one step: a handshake, a greeting, an echo.
 pub const STEP: Duration = Duration::from_secs(5).saturating_mul(SLOWNESS);
@@ -88,6 +92,12 @@ pub enum Request {
     },
     /// Make many connections. Answer: a tally.
     Many(Many),
+    /// The same as several users at once, each on threads of its own, which the kernel knows by that user; for root.
+    /// Answer: a tally for each.
+    AsUsers {
+        /// The user, and its connections.
+        orders: Vec<(u32, Many)>,
+    },
     /// Close the connections that [`Many::hold`] kept. Answer: done.
     Release,
     /// `bind()` and `listen()`. Answer: a connection without a peer.
@@ -159,6 +169,9 @@ pub struct Dial {
     /// `SO_BINDTODEVICE`.
     #[serde(default)]
     pub device: Option<String>,
+    /// `SO_MARK`.
+    #[serde(default)]
+    pub mark: Option<u32>,
     /// Milliseconds for each step.
     #[serde(default = "step_ms")]
     pub timeout_ms: u64,
@@ -233,6 +246,13 @@ impl Dial {
         self
     }
 
+    /// Marks the socket, and with it its packets.
+    #[must_use]
+    pub fn mark(mut self, mark: u32) -> Self {
+        self.mark = Some(mark);
+        self
+    }
+
     /// Waits this long for each step instead of [`STEP`].
     #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Self {
@@ -267,6 +287,7 @@ impl From<SocketAddr> for Dial {
             mptcp: false,
             reuseaddr: false,
             device: None,
+            mark: None,
             timeout_ms: step_ms(),
             payload: None,
             no_greeting: false,
@@ -277,70 +298,6 @@ impl From<SocketAddr> for Dial {
 impl From<&str> for Dial {
     fn from(to: &str) -> Self {
         Self::from(parse(to))
-    }
-}
-
-/// Many connections: each connects, reads its greeting and closes.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Many {
-    /// Where to.
-    pub to: SocketAddr,
-    /// How many.
-    pub count: u64,
-    /// How many at a time.
-    pub concurrency: usize,
-    /// Keep them open until [`Request::Release`].
-    #[serde(default)]
-    pub hold: bool,
-    /// Close with FIN, which leaves sockets in `TIME_WAIT`, instead of RST.
-    #[serde(default)]
-    pub fin: bool,
-    /// Microseconds from the start of one to the start of the next, in each thread; 0 for none.
-    #[serde(default)]
-    pub pace_micros: u64,
-}
-
-impl Many {
-    /// So many connections to `address:port`, one after the other, each closed with RST.
-    #[must_use]
-    #[track_caller]
-    pub fn to(to: &str, count: u64) -> Self {
-        Self {
-            to: parse(to),
-            count,
-            concurrency: 1,
-            hold: false,
-            fin: false,
-            pace_micros: 0,
-        }
-    }
-
-    /// So many of them at a time.
-    #[must_use]
-    pub fn concurrency(mut self, concurrency: usize) -> Self {
-        self.concurrency = concurrency;
-        self
-    }
-
-    /// Starts so many a second, however long each takes.
-    #[must_use]
-    pub fn per_second(mut self, rate: u64) -> Self {
-        self.pace_micros = 1_000_000 * self.concurrency.max(1) as u64 / rate.max(1);
-        self
-    }
-
-    /// Keeps them open until [`Request::Release`].
-    #[must_use]
-    pub fn hold(mut self) -> Self {
-        self.hold = true;
-        self
-    }
-
-    /// Closes them with FIN.
-    #[must_use]
-    pub fn fin(mut self) -> Self {
-        self.fin = true;
-        self
     }
 }
 

@@ -44,6 +44,17 @@ impl TempDir {
         }
         path
     }
+
+    /// Writes a script for the shell in it, which may be run.
+    #[must_use]
+    pub fn script(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.file(name, &format!("#!/bin/sh\n{text}\n"));
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        if let Err(error) = fs::set_permissions(&path, mode) {
+            panic!("can't let {} be run: {error}", path.display());
+        }
+        path
+    }
 }
 
 impl Default for TempDir {

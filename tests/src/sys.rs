@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "system calls; every block says why it is sound")]
 
+pub mod foreign;
 pub mod seccomp;
 
 use std::io;
@@ -10,7 +11,6 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::panic::resume_unwind;
-use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -256,71 +256,14 @@ pub fn ask(socket: BorrowedFd<'_>, question: Question) -> io::Result<i32> {
     Ok(answer)
 }
 
-/// Attaches somebody else's sockops program to a cgroup: it asks every socket to report its
-/// state changes. It stays attached as long as the returned descriptor is open.
+/// Makes this thread, and no other one of the process, that of a user (`setresuid(2)`, as the kernel has it and not
+/// the C library).
 ///
 /// # Errors
-/// Those of bpf(2).
-pub fn attach_foreign_sockops(cgroup: &Path) -> io::Result<OwnedFd> {
-    const PROG_LOAD: libc::c_long = 5;
-    const LINK_CREATE: libc::c_long = 28;
-    const SOCK_OPS: u32 = 13;
-    const CGROUP_SOCK_OPS: u32 = 3;
-    #[repr(C)]
-    struct Load {
-        program_type: u32,
-        instructions_count: u32,
-        instructions: u64,
-        license: u64,
-        rest: [u64; 10],
-    }
-    #[repr(C)]
-    struct Link {
-        program: i32,
-        target: i32,
-        attach_type: u32,
-        flags: u32,
-    }
-    // r2 = BPF_SOCK_OPS_STATE_CB_FLAG; bpf_sock_ops_cb_flags_set(r1, r2); return 1
-    let instructions: [u64; 4] = [0x4_0000_02b7, 59 << 32 | 0x85, 1 << 32 | 0xb7, 0x95];
-    let load = Load {
-        program_type: SOCK_OPS,
-        instructions_count: 4,
-        instructions: instructions.as_ptr() as u64,
-        license: c"Apache-2.0".as_ptr() as u64,
-        rest: [0; 10],
-    };
-    // SAFETY: laid out as the kernel's attributes of that command; what they point to lives.
-    let program = unsafe { bpf(PROG_LOAD, &load) }?;
-    let target = std::fs::File::open(cgroup)?;
-    let link = Link {
-        program: program.as_raw_fd(),
-        target: target.as_raw_fd(),
-        attach_type: CGROUP_SOCK_OPS,
-        flags: 0,
-    };
-    // SAFETY: laid out as the kernel's attributes of that command; the descriptors are open.
-    unsafe { bpf(LINK_CREATE, &link) }
-}
-
-/// A command of bpf(2) that returns a descriptor.
-///
-/// # Safety
-/// `T` is laid out as the kernel's attributes of that command, or as a beginning of them.
-unsafe fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<OwnedFd> {
-    // SAFETY: as the caller promises; no more is read than the size said.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_ref(attributes),
-            size_of::<T>(),
-        )
-    };
-    let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a new descriptor, and nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+/// The error of the call.
+pub fn become_user_on_this_thread(user: u32) -> io::Result<()> {
+    // SAFETY: it takes numbers only.
+    let result = unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) };
+    Errno::result(result)?;
+    Ok(())
 }

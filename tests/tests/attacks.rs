@@ -11,7 +11,7 @@ use osm_ebpf_common::{
     address::Address,
     maps::{HandshakeKey, OriginalDestination},
 };
-use osm_tests::{Dial, Listener, Need, missing};
+use osm_tests::{Dial, Listener, Need, missing, sys::foreign::Program};
 
 const REMOTE: &str = "198.51.100.10:80";
 const LOCAL: &str = "10.77.1.2:8080";
@@ -143,7 +143,7 @@ fn socket_that_has_no_room_for_a_note_is_refused() {
     pod.netns.sysctl("net/core/optmem_max", "0");
     let refused = app.connect(Dial::to(REMOTE).no_greeting());
     assert_eq!(refused.error(), "EPERM");
-    assert_eq!(counted(&mesh, "refuse-no-memory"), 1);
+    assert_eq!(mesh.counted("refuse-no-memory"), 1);
     sidecar.expect_no_connection();
     pod.netns.sysctl("net/core/optmem_max", "131072");
     expect_outbound(&mut sidecar, &app.connect(REMOTE), REMOTE, pod.ip4());
@@ -179,7 +179,7 @@ fn sidecar_is_told_nothing_of_an_ipv6_connection_whose_note_found_no_room() {
         ["EPERM", "ENOENT", "ENOPROTOOPT"].contains(&told.as_str()),
         "{told}"
     );
-    assert_eq!(counted(&mesh, "lost-destination"), 1);
+    assert_eq!(mesh.counted("lost-destination"), 1);
     // Who dials it by itself is told so.
     let own = app.connect(Dial::to("[::1]:15001").no_greeting());
     let accepted = sidecar.accepted_from(own.local());
@@ -199,16 +199,9 @@ fn multicast_and_broadcast_are_left_to_the_kernel_which_refuses_them() {
     for (to, count) in [("224.0.0.1:80", 1), ("255.255.255.255:80", 2)] {
         let refused = app.connect(Dial::to(to).no_greeting());
         assert!(!refused.connected, "{refused:?}");
-        assert_eq!(counted(&mesh, "pass-unroutable"), count, "{to}");
+        assert_eq!(mesh.counted("pass-unroutable"), count, "{to}");
     }
     sidecar.expect_no_connection();
-}
-
-/// How many connections of the pod there were of a reason.
-fn counted(mesh: &Mesh, reason: &str) -> u64 {
-    mesh.status()["counters"][reason]
-        .as_u64()
-        .expect("a number")
 }
 
 #[test]
@@ -246,7 +239,8 @@ fn foreign_program_in_the_pod_makes_no_note_stay() {
     };
     let pod = &mesh.world.pod;
     mesh.use_up_known_destinations();
-    let _link = osm_tests::sys::attach_foreign_sockops(pod.app_cgroup().path())
+    let _link = Program::asks_for_state_changes()
+        .attach(pod.app_cgroup().path())
         .expect("a program below ours");
     pod.netns.sysctl("net/core/somaxconn", "4");
     let mut sidecar = pod.sidecar();

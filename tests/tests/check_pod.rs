@@ -5,7 +5,7 @@ mod mesh;
 use std::process::Command;
 
 use mesh::{Backend, Lists, Mesh, expect_outbound};
-use osm_tests::{Cgroup, Need, Outcome, missing, sys};
+use osm_tests::{Cgroup, Need, Outcome, missing, sys::foreign::Program};
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -263,15 +263,16 @@ fn programs_of_others_are_listed_in_the_order_in_which_they_run() {
     let above = Cgroup::new();
     let pod = mesh.world.add_pod_in(above.child("pod"));
     let own = pod.cgroup.path().to_owned();
-    let before = sys::attach_foreign_sockops(&own).expect("a foreign program");
+    let foreign = Program::asks_for_state_changes();
+    let before = foreign.attach(&own).expect("a foreign program");
     let _ = mesh
         .agent
         .attach(&pod)
         .option("--mode", "ebpf")
         .run()
         .succeeded();
-    let _after = sys::attach_foreign_sockops(&own).expect("a foreign program");
-    let _above = sys::attach_foreign_sockops(above.path()).expect("a foreign program");
+    let _after = foreign.attach(&own).expect("a foreign program");
+    let _above = foreign.attach(above.path()).expect("a foreign program");
     let found: Vec<_> = others(&mesh, pod.name())
         .iter()
         .map(|it| json!([it["at"], it["order"], it["type"], it["owner"]]))

@@ -10,7 +10,7 @@ use std::{
 };
 
 use mesh::{Backend, Lists, Mesh};
-use osm_tests::{Dial, Family, Need, missing};
+use osm_tests::{Dial, Family, Need, missing, segment::syn};
 use rstest::rstest;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -271,28 +271,4 @@ fn arrives(socket: &mut Socket, port: u16) -> bool {
         }
     }
     false
-}
-
-/// A SYN with its checksum (RFC 9293, 3.1).
-fn syn(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
-    let (SocketAddr::V4(from), SocketAddr::V4(to)) = (from, to) else {
-        panic!("IPv4 only")
-    };
-    let mut segment = Vec::new();
-    segment.extend(from.port().to_be_bytes());
-    segment.extend(to.port().to_be_bytes());
-    segment.extend([0, 0, 0, 1, 0, 0, 0, 0, 5 << 4, 2, 0xff, 0xff, 0, 0, 0, 0]);
-    let mut summed = Vec::new();
-    summed.extend(from.ip().octets());
-    summed.extend(to.ip().octets());
-    summed.extend([0, 6, 0, 20]);
-    summed.extend(&segment);
-    let sum: u32 = summed
-        .chunks(2)
-        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
-        .sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let checksum = !u16::try_from((folded & 0xffff) + (folded >> 16)).expect("16 bits");
-    segment[16..18].copy_from_slice(&checksum.to_be_bytes());
-    segment
 }

@@ -4,18 +4,16 @@
 mod mesh;
 
 use std::{
-    collections::BTreeMap,
     os::unix::process::CommandExt as _,
     process::{Command, Output},
-    thread,
     time::Duration,
 };
 
 use mesh::{Lists, Mesh, expect_direct, expect_outbound};
-use nix::sys::signal::Signal;
-use osm_tests::{Need, Pod, agent, missing};
-use seccompiler::{
-    SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+use nix::{errno::Errno, sys::signal::Signal};
+use osm_tests::{
+    Need, Pod, agent, missing,
+    sys::seccomp::{self, Command as Bpf},
 };
 
 const REMOTE: &str = "198.51.100.10:80";
@@ -27,66 +25,52 @@ fn attach_args(mesh: &Mesh, pod: &Pod) -> Vec<String> {
 }
 
 /// Runs the agent where the kernel answers one command of bpf(2) with an error.
-fn attach_where_bpf_fails(mesh: &Mesh, command: u64, errno: i32) -> Output {
+fn attach_where_bpf_fails(mesh: &Mesh, command: Bpf, errno: Errno) -> Output {
     run_where_bpf_fails(&attach_args(mesh, &mesh.world.pod), command, errno)
 }
 
-fn run_where_bpf_fails(args: &[String], command: u64, errno: i32) -> Output {
-    let condition = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, command)
-        .expect("a condition on the first argument");
-    let rule = SeccompRule::new(vec![condition]).expect("a rule of one condition");
-    let filter = SeccompFilter::new(
-        BTreeMap::from([(libc::SYS_bpf, vec![rule])]),
-        SeccompAction::Allow,
-        SeccompAction::Errno(errno.cast_unsigned()),
-        std::env::consts::ARCH.try_into().expect("a known machine"),
-    );
-    let program: seccompiler::BpfProgram = filter
-        .and_then(TryInto::try_into)
-        .expect("a filter that compiles");
-    // The filter stays on the thread and on the process that it starts.
-    let output = thread::scope(|scope| {
-        scope
-            .spawn(|| {
-                seccompiler::apply_filter(&program).expect("the filter is taken");
-                Command::new(agent::binary().expect("the agent"))
-                    .args(args)
-                    .output()
-            })
-            .join()
-    });
-    output.expect("the thread ends").expect("the agent runs")
+fn run_where_bpf_fails(args: &[String], command: Bpf, errno: Errno) -> Output {
+    let mut agent = Command::new(agent::binary().expect("the agent"));
+    agent.args(args);
+    let output = seccomp::answering(command, |_| Some(errno), || agent.output());
+    output
+        .expect("the filter is taken")
+        .expect("the agent runs")
 }
 
 #[test]
 fn kernel_that_refuses_a_step_leaves_nothing_attached() {
-    const MAP_CREATE: u64 = 0;
-    const PROG_LOAD: u64 = 5;
-    const OBJ_PIN: u64 = 6;
-    const LINK_CREATE: u64 = 28;
     let Some(mesh) = Mesh::new() else { return };
     let pod = &mesh.world.pod;
     for (command, errno, words) in [
-        (MAP_CREATE, libc::EPERM, ["create the BPF maps", "CAP_BPF"]),
         (
-            MAP_CREATE,
-            libc::ENOMEM,
+            Bpf::MapCreate,
+            Errno::EPERM,
+            ["create the BPF maps", "CAP_BPF"],
+        ),
+        (
+            Bpf::MapCreate,
+            Errno::ENOMEM,
             ["create the BPF maps", "nothing was changed"],
         ),
         (
-            PROG_LOAD,
-            libc::EINVAL,
+            Bpf::ProgLoad,
+            Errno::EINVAL,
             ["load the BPF program", "Linux 5.10"],
         ),
-        (OBJ_PIN, libc::ENOSPC, ["cannot", "nothing was changed"]),
         (
-            LINK_CREATE,
-            libc::EINVAL,
+            Bpf::ObjPin,
+            Errno::ENOSPC,
+            ["cannot", "nothing was changed"],
+        ),
+        (
+            Bpf::LinkCreate,
+            Errno::EINVAL,
             ["attach getsockopt to", "Linux 5.10"],
         ),
         (
-            LINK_CREATE,
-            libc::EPERM,
+            Bpf::LinkCreate,
+            Errno::EPERM,
             ["attach getsockopt to", "CAP_NET_ADMIN"],
         ),
     ] {
@@ -107,8 +91,6 @@ fn kernel_that_refuses_a_step_leaves_nothing_attached() {
 /// By default, what the kernel refuses to eBPF is done with iptables, and said.
 #[test]
 fn kernel_without_bpf_is_left_to_iptables_unless_ebpf_is_in_force() {
-    const PROG_LOAD: u64 = 5;
-    const OBJ_PIN: u64 = 6;
     let Some(mesh) = Mesh::new() else {
         return;
     };
@@ -116,7 +98,7 @@ fn kernel_without_bpf_is_left_to_iptables_unless_ebpf_is_in_force() {
     let mut sidecar = pod.sidecar();
     let _remote = mesh.world.outside.server("remote", &[REMOTE]);
     let args = mesh.agent.attach(pod).into_args();
-    let output = run_where_bpf_fails(&args, PROG_LOAD, libc::EINVAL);
+    let output = run_where_bpf_fails(&args, Bpf::ProgLoad, Errno::EINVAL);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{stderr}");
     assert!(stderr.contains("using iptables instead"), "{stderr}");
@@ -128,7 +110,7 @@ fn kernel_without_bpf_is_left_to_iptables_unless_ebpf_is_in_force() {
     let pins = mesh.agent.state().pins();
     assert!(!pins.is_empty());
     let more = [&args[..], &["--annotation".into(), PORTS.into()]].concat();
-    let output = run_where_bpf_fails(&more, OBJ_PIN, libc::EPERM);
+    let output = run_where_bpf_fails(&more, Bpf::ObjPin, Errno::EPERM);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!stderr.contains("iptables"), "{stderr}");
     assert_eq!(mesh.agent.state().pins(), pins);
@@ -136,12 +118,11 @@ fn kernel_without_bpf_is_left_to_iptables_unless_ebpf_is_in_force() {
 
 #[test]
 fn second_pod_that_fails_leaves_the_first_alone() {
-    const LINK_CREATE: u64 = 28;
     let Some(mesh) = Mesh::new() else { return };
     let second = mesh.world.add_pod();
     let _ = mesh.agent.attach(&second).run().succeeded();
     let pins = mesh.agent.state().pins();
-    let output = attach_where_bpf_fails(&mesh, LINK_CREATE, libc::EPERM);
+    let output = attach_where_bpf_fails(&mesh, Bpf::LinkCreate, Errno::EPERM);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(mesh.agent.state().pins(), pins);
     let mut sidecar = second.sidecar();

@@ -142,7 +142,12 @@ impl Attach {
                 if let Some(why) = ebpf.shortcut_not_taken(policy) {
                     warn(format_args!("{why}"));
                 }
-                tidied?;
+                // The pod is intercepted as it was to be, and that has been said.
+                if let Err(error) = tidied {
+                    warn(format_args!(
+                        "what no pod uses any more stays until the next command: {error}"
+                    ));
+                }
             }
             Err(error) => {
                 // The error that is reported is the first one.

@@ -9,7 +9,7 @@ use clap::{ArgGroup, Args, ValueEnum};
 use procfs::process::Process;
 use serde::Serialize;
 
-use super::{State, check_privileges, out::say};
+use super::{State, check_privileges, out::print};
 use crate::{
     ebpf::view::{PodView, View},
     error::{Error, Result, Tried as _},
@@ -96,8 +96,8 @@ impl ExplainCommand {
         })?;
         let explanation = explain(&pod, &asked, question)?;
         match self.output {
-            Format::Text => say(format_args!("{}", self.text(&pod, &explanation).trim_end())),
-            Format::Json => say_json(&explanation)?,
+            Format::Text => print(self.text(&pod, &explanation).trim_end())?,
+            Format::Json => print_json(&explanation)?,
         }
         Ok(())
     }
@@ -156,8 +156,8 @@ impl ExplainCommand {
             ));
         }
         match self.output {
-            Format::Text => say(format_args!("{}", ends_text(&ends).trim_end())),
-            Format::Json => say_json(&ends)?,
+            Format::Text => print(ends_text(&ends).trim_end())?,
+            Format::Json => print_json(&ends)?,
         }
         Ok(())
     }
@@ -291,8 +291,7 @@ fn remembered(end: &End) -> String {
     format!("{} was dialled; this is {which}{how}", kept.dialled)
 }
 
-fn say_json(value: &impl Serialize) -> Result<()> {
+fn print_json(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).tried(|| "write JSON")?;
-    say(format_args!("{text}"));
-    Ok(())
+    print(&text)
 }

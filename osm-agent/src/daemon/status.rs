@@ -11,6 +11,9 @@ pub struct Status {
     pub is_synced: bool,
     /// What is wrong with the mesh's configuration; the last good one is in force then.
     pub mesh_problem: Option<String>,
+    /// Why pods could not be looked at; what is said of them may be out of date then.
+    #[serde(default)]
+    pub survey_problem: Option<String>,
     /// The pods, those with problems first.
     pub pods: Vec<PodStatus>,
 }
@@ -90,6 +93,7 @@ impl Status {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.is_synced
+            && self.survey_problem.is_none()
             && !self
                 .pods
                 .iter()

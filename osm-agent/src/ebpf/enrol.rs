@@ -40,7 +40,13 @@ impl Ebpf {
             (None, Some(record)) => self.maps.policy(record.slot().min(MAX_PODS - 1))?,
             (None, None) => no_lists().word(0),
         };
-        let (is_changed, is_moved) = self.mend(pod, record.as_ref(), policy, word)?;
+        let in_force = self.in_force(cookie)?;
+        let mended = self.mend(pod, record.as_ref(), policy, word);
+        if let (Err(_), Some((slot, word))) = (&mended, in_force) {
+            // The error that is reported is the first one. The lists stay those that the pod went by.
+            let _ = self.maps.set_policy(slot, word);
+        }
+        let (is_changed, is_moved) = mended?;
         Ok(if !examined.faults.is_empty() {
             Enrolled::Repaired(examined.faults)
         } else if is_moved {
@@ -88,6 +94,14 @@ impl Ebpf {
         }
         self.maps.set_policy(slot, word)?;
         Ok(true)
+    }
+
+    /// The slot and the lists of a pod that is described in the maps of this version.
+    fn in_force(&self, cookie: u64) -> Result<Option<(u32, PolicyWord)>> {
+        let slot = self.maps.pod(cookie)?.map(|entry| entry.slot());
+        let slot = slot.filter(|slot| *slot < MAX_PODS);
+        slot.map(|slot| Ok((slot, self.maps.policy(slot)?)))
+            .transpose()
     }
 
     /// Describes a pod and attaches the programs to it.

@@ -9,6 +9,7 @@ use std::{
         unix::fs::MetadataExt as _,
     },
     path::{Path, PathBuf},
+    sync::LazyLock,
     time::Duration,
 };
 
@@ -203,15 +204,33 @@ impl Source {
     }
 }
 
-/// What the time of events is counted in.
+/// What the time of events is counted in: programs know of no time namespace.
 ///
 /// # Errors
 /// Where the kernel has no such clock.
 pub fn since_boot() -> Result<Duration> {
-    clock_gettime(ClockId::CLOCK_BOOTTIME)
+    static AHEAD: LazyLock<i128> = LazyLock::new(boot_time_ahead);
+    let here = clock_gettime(ClockId::CLOCK_BOOTTIME)
         .map(Duration::from)
         .map_err(io::Error::from)
-        .tried(|| "read the time since the machine booted")
+        .tried(|| "read the time since the machine booted")?;
+    let nanos = i128::try_from(here.as_nanos()).unwrap_or(i128::MAX) - *AHEAD;
+    Ok(Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)))
+}
+
+/// By how many nanoseconds `CLOCK_BOOTTIME` is ahead of the machine's in the time namespace of this process
+/// (`time_namespaces(7)`).
+fn boot_time_ahead() -> i128 {
+    let offsets = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
+    let of_boot = offsets
+        .lines()
+        .find_map(|line| line.strip_prefix("boottime"));
+    let mut numbers = of_boot
+        .unwrap_or_default()
+        .split_ascii_whitespace()
+        .map_while(|number| number.parse::<i128>().ok());
+    let (seconds, nanos) = (numbers.next(), numbers.next());
+    seconds.unwrap_or(0) * 1_000_000_000 + nanos.unwrap_or(0)
 }
 
 fn busy(path: &Path) -> Error {

@@ -77,7 +77,9 @@ fn without_exchange(object: &[u8]) -> Option<Vec<u8>> {
     /// `BPF_ALU64 | BPF_MOV | BPF_K`.
     const SET: u8 = 0xb7;
     let file = object::File::parse(object).ok()?;
-    let code = file.sections().filter(|section| section.kind() == SectionKind::Text);
+    let code = file
+        .sections()
+        .filter(|section| section.kind() == SectionKind::Text);
     let mut fitted = object.to_vec();
     for (start, length) in code.filter_map(|section| section.file_range()) {
         let start = usize::try_from(start).ok()?;

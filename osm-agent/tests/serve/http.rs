@@ -50,6 +50,17 @@ fn readiness_is_ok(#[case] status: Status) {
 }
 
 #[test]
+fn readiness_while_pods_can_not_be_looked_at_is_unavailable() {
+    let server = Server::start(Status {
+        survey_problem: Some("Read-only file system".into()),
+        ..synced(vec![intercepted("a/b")])
+    });
+    let answer = server.get("/readyz");
+    assert_eq!(answer.code, 503);
+    assert!(answer.body.contains("Read-only"), "{answer:?}");
+}
+
+#[test]
 fn readiness_before_all_sources_spoke_is_unavailable() {
     let server = Server::start(Status {
         is_synced: false,

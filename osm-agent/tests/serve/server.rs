@@ -126,6 +126,7 @@ pub fn synced(pods: Vec<PodStatus>) -> Status {
     Status {
         is_synced: true,
         mesh_problem: None,
+        survey_problem: None,
         pods,
     }
 }

@@ -60,6 +60,7 @@ fn table_says_what_is_wrong_with_all_of_it() {
     let server = Server::start(Status {
         is_synced: false,
         mesh_problem: Some("mesh.yaml: port 0".into()),
+        survey_problem: Some("Read-only file system".into()),
         pods: Vec::new(),
     });
     let text = shown(&format!("http://{}/", server.address), &[]);
@@ -69,6 +70,7 @@ fn table_says_what_is_wrong_with_all_of_it() {
     );
     assert!(text.contains("sources of pods and configuration"), "{text}");
     assert!(text.contains("mesh.yaml: port 0"), "{text}");
+    assert!(text.contains("Read-only file system"), "{text}");
     assert!(text.ends_with("\n0 pods.\n"), "{text}");
 }
 

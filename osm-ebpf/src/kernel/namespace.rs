@@ -30,7 +30,9 @@ pub(super) fn cookie(socket: Option<Socket>, ask: impl FnOnce() -> u64) -> u64 {
     }
     // SAFETY: as above.
     let number = unsafe { ptr::read_volatile(&raw const NAMESPACE_NUMBER_AT) };
-    socket.and_then(|socket| read(socket, at, number)).unwrap_or(0)
+    socket
+        .and_then(|socket| read(socket, at, number))
+        .unwrap_or(0)
 }
 
 #[inline(always)]
@@ -40,6 +42,12 @@ fn read(socket: Socket, at: usize, number: u32) -> Option<u64> {
     // SAFETY: the helper checks the address and fails where there is nothing.
     unsafe { bpf_probe_read_kernel_buf(socket.0.as_ptr().cast_const().cast(), &mut words) }.ok()?;
     // SAFETY: the buffer is as long as that, and aligned by its place on the stack or read bytewise.
-    let namespace = unsafe { words.as_ptr().add((at % WORDS) * 8).cast::<u64>().read_unaligned() };
+    let namespace = unsafe {
+        words
+            .as_ptr()
+            .add((at % WORDS) * 8)
+            .cast::<u64>()
+            .read_unaligned()
+    };
     peek(namespace, number).map(u64::from)
 }

@@ -65,7 +65,9 @@ impl Operation {
     #[must_use]
     pub fn netns_cookie(self) -> u64 {
         // SAFETY: the context is the one the program was called with.
-        namespace::cookie(self.socket(), || unsafe { bpf_get_netns_cookie(self.0.cast()) })
+        namespace::cookie(self.socket(), || unsafe {
+            bpf_get_netns_cookie(self.0.cast())
+        })
     }
 
     /// The socket's family.

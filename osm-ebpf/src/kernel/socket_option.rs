@@ -64,7 +64,9 @@ impl SocketOption {
     #[must_use]
     pub fn netns_cookie(self) -> u64 {
         // SAFETY: the context is the one the program was called with.
-        namespace::cookie(self.socket(), || unsafe { bpf_get_netns_cookie(self.0.cast()) })
+        namespace::cookie(self.socket(), || unsafe {
+            bpf_get_netns_cookie(self.0.cast())
+        })
     }
 
     /// Answers with `N` words; false where the caller's buffer is smaller.

@@ -160,6 +160,16 @@ impl Mesh {
         said["pods"][0].clone()
     }
 
+    /// How many connections of the pod there were of a reason.
+    #[track_caller]
+    pub fn counted(&self, reason: &str) -> u64 {
+        let asked = ["status", "-o", "json", "--agent-url", "http://127.0.0.1:9"];
+        let said = self.agent.ask(&self.world.pod, &asked).succeeded().stdout;
+        let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+        let counted = said["pods"][0]["counters"][reason].as_u64();
+        counted.expect("a number")
+    }
+
     /// `osm-agent detach` for the pod.
     #[track_caller]
     pub fn detach(&self) -> Outcome {
@@ -249,6 +259,14 @@ pub fn expect_direct(sidecar: &mut Actor, connection: &Connection, role: &str) {
         canonical(connection.local())
     );
     sidecar.expect_no_connection();
+}
+
+/// Whether a connection goes straight to the server called `remote`, and not by the sidecar; it has to arrive.
+#[track_caller]
+pub fn is_direct(app: &mut Client, to: &str) -> bool {
+    let connection = app.connect(to);
+    assert_eq!(connection.answered_by(), "remote", "{to}");
+    connection.greeting().peer == connection.local()
 }
 
 /// Dials from an IPv4 socket and from an IPv6 one.

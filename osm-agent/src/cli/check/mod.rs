@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{
     State,
-    out::say,
+    out::print,
     policy::PolicyArgs,
     style::{Format, document},
 };
@@ -84,7 +84,7 @@ impl Check {
             Format::Table => text::table(&report),
             format => document(&Json::of(&report), format)?,
         };
-        say(format_args!("{}", shown.trim_end()));
+        print(shown.trim_end())?;
         if report.mode.works() {
             return Ok(());
         }

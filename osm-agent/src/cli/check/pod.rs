@@ -13,7 +13,7 @@ use crate::{
     check::pod::{Subject, Wanted},
     cli::{
         check_privileges,
-        out::say,
+        out::{print, say},
         style::{Format, bad, document, good},
     },
     error::{Error, Result, Tried as _},
@@ -95,7 +95,7 @@ fn prove(check: &Check, wanted: &Wanted<'_>, subject: Subject) -> Result<()> {
         Format::Table => table(&name, means, &findings),
         format => {
             let json = json(&name, means, &verdict, &findings);
-            say(format_args!("{}", document(&json, format)?.trim_end()));
+            print(document(&json, format)?.trim_end())?;
         }
     }
     judge(&name, means, verdict)

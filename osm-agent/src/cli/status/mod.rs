@@ -14,7 +14,7 @@ use clap::Args;
 
 use super::{
     State,
-    out::say,
+    out::print,
     style::{Format, document},
 };
 use crate::{
@@ -81,7 +81,7 @@ impl StatusCommand {
             });
         }
         let report = self.report()?;
-        say(format_args!("{}", self.shown(&report)?.trim_end()));
+        print(self.shown(&report)?.trim_end())?;
         let count = report.count_problems();
         if count > 0 && self.fail_on_problems {
             return Err(Error::System {

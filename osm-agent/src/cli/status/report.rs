@@ -250,6 +250,12 @@ fn of_agent(
             "correct the MeshConfig; the agent takes it at once",
         ));
     }
+    if let Some(problem) = &status.survey_problem {
+        problems.push(Problem::new(
+            format!("the agent can't look at pods, and changes nothing: {problem}"),
+            "put right what it says; the agent tries again by itself",
+        ));
+    }
     (agent, Some(status))
 }
 

@@ -65,6 +65,8 @@ pub struct Control {
     datapath: Datapath,
     knowledge: Knowledge,
     settled: Settled,
+    /// Why the last pass could not look at pods.
+    survey_problem: Option<String>,
     requests: Requests,
     sidecars: Sidecars,
     outlets: Outlets,
@@ -90,6 +92,7 @@ impl Control {
             options,
             datapath,
             settled: Settled::default(),
+            survey_problem: None,
             requests: Requests::default(),
             sidecars: Sidecars::new(tell),
             outlets,
@@ -165,7 +168,9 @@ impl Control {
             return Duration::ZERO;
         };
         let resync = self.options.resync.saturating_sub(last_full.elapsed());
-        let is_awaited = self.settled.is_incomplete() || !self.requests.is_empty();
+        let is_awaited = self.settled.is_incomplete()
+            || self.survey_problem.is_some()
+            || !self.requests.is_empty();
         let sooner = if is_awaited {
             self.look_again
         } else if self.settled.follows_interfaces() {

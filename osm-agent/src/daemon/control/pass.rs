@@ -79,11 +79,9 @@ impl Control {
     pub(super) fn carry_out(&mut self, dirty: &Dirty) {
         let mut survey = match self.survey(dirty) {
             Ok(survey) => survey,
-            Err(error) => {
-                tracing::error!("{error}; nothing is changed until that is over");
-                return;
-            }
+            Err(error) => return self.was_not_surveyed(&error),
         };
+        self.survey_problem = None;
         let mut actions = plan(&survey.wanted, &survey.real);
         self.let_go_many(&mut actions, &survey);
         for action in &actions {
@@ -94,6 +92,17 @@ impl Control {
         // Also without any action: what was read for this pass is not for the next one.
         if let Err(error) = self.datapath.tidy() {
             tracing::warn!("{error}; what is left is removed later");
+        }
+    }
+
+    /// Nothing was seen: all is looked at again, and nobody takes what is shown for what there is.
+    fn was_not_surveyed(&mut self, error: &Error) {
+        self.knowledge.touch_all();
+        let problem = Some(error.to_string());
+        if self.survey_problem != problem {
+            tracing::error!("{error}; nothing is changed until that is over");
+            self.survey_problem = problem;
+            self.publish();
         }
     }
 
@@ -310,6 +319,7 @@ impl Control {
         self.outlets.publish(Status {
             is_synced: self.knowledge.is_synced(),
             mesh_problem: self.knowledge.mesh_problem().map(str::to_owned),
+            survey_problem: self.survey_problem.clone(),
             pods,
         });
     }

@@ -166,6 +166,13 @@ fn reasons(status: &Status) -> String {
     if !status.is_synced {
         text.push_str("the sources of pods and configuration have not all spoken yet\n");
     }
+    if let Some(problem) = &status.survey_problem {
+        let _ = writeln!(
+            text,
+            "pods can't be looked at: {}",
+            problem.replace(['\n', '\r'], " ")
+        );
+    }
     let failed = status.pods.iter().filter_map(|pod| match &pod.state {
         State::Failed(why) => Some((&pod.name, why)),
         _ => None,

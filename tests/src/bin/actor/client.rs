@@ -84,6 +84,9 @@ impl Client {
                 self.held.extend(held);
                 Answer::Tally(tally)
             }
+            Request::AsUsers { orders } => Answer::Tallies {
+                tallies: load::as_users(&orders)?,
+            },
             Request::Release => {
                 self.held.clear();
                 Answer::Done

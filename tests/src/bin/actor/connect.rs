@@ -46,6 +46,9 @@ impl Handle {
         if let Some(device) = &dial.device {
             socket.bind_device(Some(device.as_bytes()))?;
         }
+        if let Some(mark) = dial.mark {
+            socket.set_mark(mark)?;
+        }
         if let Some(address) = dial.bind {
             socket.bind(&mapped(address, family).into())?;
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader};
 use std::net::TcpStream;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +12,8 @@ use osm_tests::answer::Tally;
 use osm_tests::canonical;
 use osm_tests::event::Greeting;
 use osm_tests::request::{Many, STEP};
-use socket2::SockRef;
+use osm_tests::sys;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::connect::{micros, step_error};
 
@@ -40,6 +42,28 @@ pub fn run(many: &Many) -> (Tally, Vec<TcpStream>) {
     sum_up(shares, micros(start))
 }
 
+/// The same as several users at once. Threads that a thread starts are those of its user.
+pub fn as_users(orders: &[(u32, Many)]) -> io::Result<Vec<Tally>> {
+    let all_there = Barrier::new(orders.len());
+    thread::scope(|scope| {
+        let users: Vec<_> = orders
+            .iter()
+            .map(|(user, many)| {
+                let all_there = &all_there;
+                scope.spawn(move || {
+                    let became = sys::become_user_on_this_thread(*user);
+                    all_there.wait();
+                    became.map(|()| run(many).0)
+                })
+            })
+            .collect();
+        let joined = users.into_iter().map(thread::ScopedJoinHandle::join);
+        joined
+            .map(|tally| tally.unwrap_or_else(|_| Err(io::Error::other("a thread panicked"))))
+            .collect()
+    })
+}
+
 fn work(many: &Many, next: &AtomicU64) -> Share {
     let mut share = Share::default();
     let pace = Duration::from_micros(many.pace_micros);
@@ -56,6 +80,9 @@ fn work(many: &Many, next: &AtomicU64) -> Share {
 
 impl Share {
     fn one(&mut self, many: &Many) -> io::Result<()> {
+        if many.abort {
+            return self.abort(many);
+        }
         let start = Instant::now();
         let stream = TcpStream::connect_timeout(&many.to, STEP)?;
         stream.set_read_timeout(Some(STEP))?;
@@ -75,6 +102,22 @@ impl Share {
         if many.hold {
             self.held.push(stream);
         }
+        Ok(())
+    }
+
+    fn abort(&mut self, many: &Many) -> io::Result<()> {
+        let start = Instant::now();
+        let socket = Socket::new(
+            Domain::for_address(many.to),
+            Type::STREAM.nonblocking(),
+            None,
+        )?;
+        socket.set_linger(Some(Duration::ZERO))?;
+        match socket.connect(&many.to.into()) {
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+            result => result?,
+        }
+        self.micros.push(micros(start));
         Ok(())
     }
 }
