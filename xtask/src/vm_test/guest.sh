@@ -1,6 +1,7 @@
 #!/bin/busybox sh
 # The first process of the machine, once its root is made. Says what becomes of each program on the
 # console, between marks, and once more on the second serial port; what is missing there did not end.
+
 # Tools before the busybox of the same name.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb
 /bin/busybox --install -s /bin
