@@ -18,7 +18,7 @@ pub struct CallerLayout {
     pub user: u32,
 }
 
-/// How sockops programs learn who calls: before Linux 6.16 they may not ask the kernel.
+/// How sockops programs learn who calls: up to Linux 6.12 they may not ask the kernel, on 6.18 they may.
 ///
 /// # Errors
 /// In words, why they can't.

@@ -42,8 +42,8 @@ pub fn current_uid() -> u32 {
 }
 
 /// The same, read from the running task by whoever knows where a task has its credentials and these the
-/// user, as the initial user namespace numbers it: for programs of kinds that may not ask (sockops before
-/// Linux 6.16). None where the kernel is locked down.
+/// user, as the initial user namespace numbers it: for programs of kinds that may not ask (sockops up
+/// to Linux 6.12; 6.18 lets them). None where the kernel is locked down.
 #[inline(always)]
 #[must_use]
 pub fn current_uid_at(credentials: u32, user: u32) -> Option<u32> {
@@ -53,7 +53,7 @@ pub fn current_uid_at(credentials: u32, user: u32) -> Option<u32> {
 }
 
 /// The cgroup (v2) that the process is in which runs the program. For programs of connect() and bind() only,
-/// Linux 5.7: others may not ask before 6.16.
+/// Linux 5.7: others may not ask on 6.12 and before.
 #[inline(always)]
 #[must_use]
 pub fn current_cgroup() -> u64 {
