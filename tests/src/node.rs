@@ -356,7 +356,11 @@ impl Node {
 #[track_caller]
 fn end_of(process: &mut Process) -> Outcome {
     let Some(status) = process.wait(PATIENCE) else {
-        panic!("the agent does not end: {}", process.stderr());
+        panic!(
+            "the agent does not end: {}\nits threads wait in:\n{}",
+            process.stderr(),
+            process.threads()
+        );
     };
     let (stdout, stderr) = process.output();
     Outcome {

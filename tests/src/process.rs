@@ -1,5 +1,6 @@
 //! Child processes that end with the test, and names that tell whose a leftover is.
 
+use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -162,6 +163,21 @@ impl Process {
             }
             thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Its threads, a line each, and in which functions of the kernel they are: for messages.
+    #[must_use]
+    pub fn threads(&self) -> String {
+        let tasks = format!("/proc/{}/task", self.pid());
+        let tasks = fs::read_dir(tasks).into_iter().flatten().flatten();
+        let threads = tasks.map(|task| {
+            let read = |name: &str| fs::read_to_string(task.path().join(name)).unwrap_or_default();
+            let state = read("stat").rsplit(") ").next().map(|it| it.chars().take(1).collect());
+            let (name, state, stack): (_, String, _) =
+                (read("comm"), state.unwrap_or_default(), read("stack"));
+            format!("{} {state} {}", name.trim(), stack.trim().replace('\n', " < "))
+        });
+        threads.collect::<Vec<_>>().join("\n")
     }
 
     /// What is left of its output once it is over: stdout and stderr.

@@ -49,6 +49,15 @@ struct Clients {
     rng: Rng,
 }
 
+/// Ends the load when it goes.
+pub struct Ending<'a>(&'a Load);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Relaxed);
+    }
+}
+
 impl Load {
     /// Connects to and from a pod, one connection after the other.
     pub fn start<'scope>(
@@ -71,9 +80,9 @@ impl Load {
         });
     }
 
-    /// No more connections.
-    pub fn end(&self) {
-        self.is_over.store(true, Relaxed);
+    /// No more connections once this is dropped, by a panic too.
+    pub const fn ending(&self) -> Ending<'_> {
+        Ending(self)
     }
 
     /// Whether nothing happened yet that is not allowed.

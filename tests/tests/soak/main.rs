@@ -35,6 +35,7 @@ fn every_connection_lands_where_the_decision_function_says() {
     println!("seed {seed}, {} s", time.as_secs());
     let load = Load::default();
     let chaos = thread::scope(|scope| {
+        let ending = load.ending();
         for (number, pod) in (1..).zip(&scene.pods) {
             load.start(scope, pod, scene.world.outside.client(), seed ^ number);
         }
@@ -49,7 +50,7 @@ fn every_connection_lands_where_the_decision_function_says() {
             }
         }
         chaos.calm_down();
-        load.end();
+        drop(ending);
         chaos.done
     });
     let summary = load.summary();
