@@ -203,7 +203,10 @@ fn configuration(home: &Path, arch: Arch) -> String {
     } else {
         let platform = arch.platform();
         format!(
-            "APT::Architecture \"{platform}\";\n#clear APT::Architectures;\nAPT::Architectures \"{platform}\";\n"
+            r#"APT::Architecture "{platform}";
+#clear APT::Architectures;
+APT::Architectures {{ "{platform}"; }};
+"#
         )
     };
     format!(
