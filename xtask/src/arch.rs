@@ -44,7 +44,7 @@ const X86_64: Emulation = Emulation {
 const AARCH64: Emulation = Emulation {
     package: "qemu-system-arm",
     program: "qemu-system-aarch64",
-    // Pointers that are signed cost a cipher each, and a third of the time.
+    // Pointers that are signed cost a cipher each, and a third more time.
     board: &["-M", "virt", "-cpu", "max,pauth=off"],
     firmware: &["share/qemu"],
     console: "ttyAMA0",
