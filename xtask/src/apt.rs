@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::arch::Arch;
 use crate::logged;
 use crate::workspace::Workspace;
 
@@ -67,17 +68,23 @@ impl Source {
 /// An apt with lists, caches and sources of its own.
 pub struct Apt<'a> {
     workspace: &'a Workspace,
+    arch: Arch,
     home: PathBuf,
     configuration: PathBuf,
 }
 
 impl<'a> Apt<'a> {
-    /// Writes its configuration to `home` and reads the package lists.
+    /// Writes its configuration to `home` and reads the package lists for a kind of machine.
     ///
     /// # Errors
     ///
     /// When there is no apt, no keyring of Debian's archive, or no way to the mirror.
-    pub fn new(workspace: &'a Workspace, home: &Path, sources: &[Source]) -> Result<Self> {
+    pub fn new(
+        workspace: &'a Workspace,
+        home: &Path,
+        arch: Arch,
+        sources: &[Source],
+    ) -> Result<Self> {
         if workspace.find("apt-get").is_none() {
             bail!("there is no apt-get here to get Debian's files with");
         }
@@ -86,6 +93,7 @@ impl<'a> Apt<'a> {
         }
         let apt = Self {
             workspace,
+            arch,
             home: home.to_owned(),
             configuration: home.join("apt.conf"),
         };
@@ -97,7 +105,7 @@ impl<'a> Apt<'a> {
         let lines: String = sources.iter().map(|source| source.lines()).collect();
         apt.write("sources.list", &lines)?;
         apt.write("status", "")?;
-        apt.write("apt.conf", &configuration(home))?;
+        apt.write("apt.conf", &configuration(home, arch))?;
         apt.run("Reading Debian's package lists", &["update"], home)?;
         Ok(apt)
     }
@@ -123,15 +131,17 @@ impl<'a> Apt<'a> {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Downloads packages of a suite with all that this system lacks for them, and returns the directory
-    /// where they are. Nothing is installed.
+    /// Downloads packages of a suite with all that this system lacks for them, or all that there is where
+    /// they are for other machines, and returns the directory where they are. Nothing is installed.
     ///
     /// # Errors
     ///
     /// When apt-get fails, as where this system is another release than the sources.
     pub fn with_dependencies(&self, names: &[&str], suite: Source) -> Result<PathBuf> {
-        let status = self.home.join("status");
-        fs::copy(INSTALLED, &status).with_context(|| format!("copying {INSTALLED}"))?;
+        if self.arch.is_host() {
+            let status = self.home.join("status");
+            fs::copy(INSTALLED, &status).with_context(|| format!("copying {INSTALLED}"))?;
+        }
         let what = format!("Fetching {}", names.join(", "));
         let options = [
             "install",
@@ -185,8 +195,20 @@ impl<'a> Apt<'a> {
 
 /// What makes it independent of the system. It is read last, so that the system's settings of a
 /// proxy stay and its hooks after an update go.
-fn configuration(home: &Path) -> String {
+fn configuration(home: &Path, arch: Arch) -> String {
     let home = home.display();
+    // This system's own is left as it is: packages of others may be installed here.
+    let architecture = if arch.is_host() {
+        String::new()
+    } else {
+        let platform = arch.platform();
+        format!(
+            r#"APT::Architecture "{platform}";
+#clear APT::Architectures;
+APT::Architectures {{ "{platform}"; }};
+"#
+        )
+    };
     format!(
         r#"Dir::Etc::sourcelist "{home}/sources.list";
 Dir::Etc::sourceparts "/dev/null";
@@ -203,6 +225,6 @@ Acquire::GzipIndexes "false";
 #clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
-"#
+{architecture}"#
     )
 }

@@ -1,11 +1,13 @@
 //! Every developer command of this workspace. `cargo xtask help` lists them.
 
 mod apt;
+mod arch;
 mod bench;
 mod build;
 mod cargo;
 mod check;
 mod conformance;
+mod cross;
 mod demo;
 mod deploy;
 mod dist;

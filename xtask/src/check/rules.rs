@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 
 use super::Outcome;
 use crate::apt::{Apt, BOOKWORM};
+use crate::arch::Arch;
 use crate::setup;
 use crate::workspace::Workspace;
 
@@ -45,7 +46,8 @@ fn promtool(workspace: &Workspace) -> Result<PathBuf> {
     let staging = home.with_extension("new");
     let downloads = staging.join("downloads");
     fs::create_dir_all(&downloads).with_context(|| format!("creating {}", downloads.display()))?;
-    Apt::new(workspace, &staging.join("apt"), &[BOOKWORM])?.packages(&[PACKAGE], &downloads)?;
+    Apt::new(workspace, &staging.join("apt"), Arch::host()?, &[BOOKWORM])?
+        .packages(&[PACKAGE], &downloads)?;
     for file in fs::read_dir(&downloads).context("reading what was fetched")? {
         let mut unpack = workspace.command("dpkg-deb");
         unpack.arg("--extract").arg(file?.path()).arg(&staging);

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::{Arch, EPOCH_VARIABLE, emptied};
+use super::{EPOCH_VARIABLE, emptied};
+use crate::arch::Arch;
 use crate::setup::quietly;
 use crate::workspace::Workspace;
 
@@ -32,7 +33,7 @@ pub fn write(
         let mut tool = workspace.command("cargo-cyclonedx");
         tool.args(["cyclonedx", "--quiet", "--format", "json"])
             .args(["--spec-version", "1.5", "--no-build-deps"])
-            .args(["--override-filename", DRAFT, "--target", &arch.triple()])
+            .args(["--override-filename", DRAFT, "--target", &arch.musl()])
             .arg("--manifest-path")
             .arg(workspace.root().join(package).join("Cargo.toml"))
             .env(EPOCH_VARIABLE, epoch);

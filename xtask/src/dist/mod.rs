@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
+use crate::arch::Arch;
 use crate::build as dev;
 use crate::setup::{self, Need};
 use crate::workspace::Workspace;
@@ -35,40 +36,6 @@ pub struct Args {
     /// For which machines [default: all]
     #[arg(long, value_enum, value_name = "ARCH")]
     target: Vec<Arch>,
-}
-
-/// A machine that there are releases for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Arch {
-    /// amd64
-    #[value(name = "x86_64")]
-    X86_64,
-    /// arm64
-    #[value(name = "aarch64")]
-    Aarch64,
-}
-
-impl Arch {
-    /// As Rust calls it.
-    const fn name(self) -> &'static str {
-        match self {
-            Self::X86_64 => "x86_64",
-            Self::Aarch64 => "aarch64",
-        }
-    }
-
-    /// As image builders call it.
-    const fn platform(self) -> &'static str {
-        match self {
-            Self::X86_64 => "amd64",
-            Self::Aarch64 => "arm64",
-        }
-    }
-
-    /// With a C library that can be linked in whole.
-    fn triple(self) -> String {
-        format!("{}-unknown-linux-musl", self.name())
-    }
 }
 
 /// Builds, packs, and tries what was packed.

@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use crate::apt::{Apt, BOOKWORM_SOURCES};
+use crate::arch::Arch;
 use crate::logged;
 use crate::progress::Progress;
 use crate::setup::{self, Need};
@@ -102,8 +103,13 @@ fn make(workspace: &Workspace, work: &Path, servers: &Servers) -> Result<()> {
             fs::create_dir_all(directory)
                 .with_context(|| format!("creating {}", directory.display()))?;
         }
-        let apt = Apt::new(workspace, &work.join("apt"), &[BOOKWORM_SOURCES])
-            .context("servers of your own can be given with --kube-apiserver PATH --etcd PATH")?;
+        let apt = Apt::new(
+            workspace,
+            &work.join("apt"),
+            Arch::host()?,
+            &[BOOKWORM_SOURCES],
+        )
+        .context("servers of your own can be given with --kube-apiserver PATH --etcd PATH")?;
         apt.packages(&PACKAGES, &downloads)?;
         apt.source(SOURCE, &downloads)?;
         unpack(workspace, &downloads, &tools, &source)?;

@@ -6,8 +6,10 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use super::suites::Suite;
+use crate::arch::Arch;
 use crate::build::{self, AGENT, PACKAGES};
 use crate::cargo::{self, Executable};
+use crate::cross;
 use crate::test;
 use crate::workspace::Workspace;
 
@@ -20,6 +22,9 @@ const FEATURES: [&str; 2] = ["--features", "osm-tests/slow"];
 /// What tests start.
 const PROGRAMS: [&str; 6] = ["--bin", AGENT, "--bin", "actor", "--bin", "peer"];
 
+/// What of the standard library tests for other machines take.
+const STD: &str = "std,panic_unwind,test";
+
 /// What was compiled.
 pub struct Built {
     /// The agent and the programs of the tests.
@@ -30,13 +35,13 @@ pub struct Built {
     pub tests: Vec<Executable>,
 }
 
-/// Compiles all that these suites take.
+/// Compiles all that these suites take, for a kind of machine.
 ///
 /// # Errors
 ///
 /// When a build fails.
-pub fn all(workspace: &Workspace, suites: &[&Suite]) -> Result<Built> {
-    let mut next = command(workspace, "build");
+pub fn all(workspace: &Workspace, arch: Arch, suites: &[&Suite]) -> Result<Built> {
+    let mut next = command(workspace, arch, "build");
     next.args(["--bin", AGENT, "--features", "osm-agent/next-layout"]);
     let next = build::named(
         &cargo::run("Building the agent to come, for machines", &mut next)?,
@@ -45,12 +50,12 @@ pub fn all(workspace: &Workspace, suites: &[&Suite]) -> Result<Built> {
     let next_agent = next.with_file_name("osm-agent-next");
     std::fs::copy(&next, &next_agent)
         .with_context(|| format!("copying to {}", next_agent.display()))?;
-    let mut binaries = command(workspace, "build");
+    let mut binaries = command(workspace, arch, "build");
     let binaries = cargo::run(
         "Building the agent and its test programs, for machines",
         binaries.args(PROGRAMS),
     )?;
-    let mut tests = command(workspace, "test");
+    let mut tests = command(workspace, arch, "test");
     tests.arg("--no-run");
     for program in suites.iter().flat_map(|suite| suite.programs) {
         tests.args(["--test", program]);
@@ -66,12 +71,14 @@ pub fn all(workspace: &Workspace, suites: &[&Suite]) -> Result<Built> {
     })
 }
 
-fn command(workspace: &Workspace, verb: &str) -> Command {
-    let mut command = workspace.cargo();
-    command
-        .args([verb, cargo::MESSAGES])
-        .args(PROFILE)
-        .args(FEATURES)
-        .args(PACKAGES);
+fn command(workspace: &Workspace, arch: Arch, verb: &str) -> Command {
+    let mut command = if arch.is_host() {
+        let mut command = workspace.cargo();
+        command.args([verb, cargo::MESSAGES]);
+        command
+    } else {
+        cross::cargo(workspace, verb, &arch.bookworm(), STD)
+    };
+    command.args(PROFILE).args(FEATURES).args(PACKAGES);
     command
 }

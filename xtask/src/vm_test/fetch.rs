@@ -1,20 +1,21 @@
-//! The emulator, a busybox and the kernels: Debian's packages, unpacked below the target directory.
+//! The emulator, tools and the kernels: Debian's packages, unpacked below the target directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::index;
+use super::index::Kernels;
 use crate::apt::{
     Apt, BOOKWORM, BOOKWORM_BACKPORTS, BOOKWORM_SECURITY, BULLSEYE_SECURITY, TRIXIE_BACKPORTS,
 };
+use crate::arch::Arch;
 use crate::progress::Progress;
 use crate::setup;
 use crate::workspace::Workspace;
 
-/// Of bookworm itself there is a version 7.2, under which half of all boots of Linux 6.12 hang.
-const EMULATOR: [&str; 2] = ["qemu-system-x86", "busybox-static"];
+/// Of bookworm itself there is a version 7.2 of the emulator, under which half of all boots of Linux 6.12 hang.
+const BOOKWORMS: [crate::apt::Source; 3] = [BOOKWORM, BOOKWORM_SECURITY, BOOKWORM_BACKPORTS];
 
 /// Where kernels are, from the oldest on.
 const KERNELS: [crate::apt::Source; 4] = [
@@ -66,15 +67,41 @@ impl Kernel {
 /// # Errors
 ///
 /// When it can't be fetched.
-pub fn emulator(workspace: &Workspace, home: &Path) -> Result<PathBuf> {
-    let place = home.join("emulator");
+pub fn emulator(workspace: &Workspace, arch: Arch, home: &Path) -> Result<PathBuf> {
+    let packages = [arch.emulation().package, "busybox-static"];
+    let (here, newest) = (Arch::host()?, BOOKWORM_BACKPORTS);
+    whole(workspace, here, &home.join("emulator"), &packages, newest)
+}
+
+/// The directory of packages for a kind of machine, with all that they depend on, fetched the first time.
+///
+/// # Errors
+///
+/// When they can't be fetched.
+pub fn userland(
+    workspace: &Workspace,
+    arch: Arch,
+    home: &Path,
+    packages: &[&str],
+) -> Result<PathBuf> {
+    whole(workspace, arch, &home.join("userland"), packages, BOOKWORM)
+}
+
+/// Packages with what they depend on, of one suite if it has them.
+fn whole(
+    workspace: &Workspace,
+    arch: Arch,
+    place: &Path,
+    packages: &[&str],
+    suite: crate::apt::Source,
+) -> Result<PathBuf> {
+    let place = place.to_owned();
     if place.is_dir() {
         return Ok(place);
     }
-    let lists = home.join("apt-emulator");
-    let sources = [BOOKWORM, BOOKWORM_SECURITY, BOOKWORM_BACKPORTS];
-    let apt = Apt::new(workspace, &lists, &sources)?;
-    let archives = apt.with_dependencies(&EMULATOR, BOOKWORM_BACKPORTS)?;
+    let lists = place.with_extension("apt");
+    let apt = Apt::new(workspace, &lists, arch, &BOOKWORMS)?;
+    let archives = apt.with_dependencies(packages, suite)?;
     unpack(workspace, &archives, &place)?;
     fs::remove_dir_all(&lists).with_context(|| format!("removing {}", lists.display()))?;
     Ok(place)
@@ -87,6 +114,7 @@ pub fn emulator(workspace: &Workspace, home: &Path) -> Result<PathBuf> {
 /// When the lists of packages can't be read.
 pub fn kernels(
     workspace: &Workspace,
+    arch: Arch,
     home: &Path,
     series: &[String],
 ) -> Result<Vec<Result<Kernel>>> {
@@ -96,12 +124,13 @@ pub fn kernels(
         return Ok(known.map(Ok).collect());
     }
     let lists = home.join("apt-kernels");
-    let apt = Apt::new(workspace, &lists, &KERNELS)?;
-    let index = index::kernels(&apt.available()?);
+    let apt = Apt::new(workspace, &lists, arch, &KERNELS)?;
+    let index = Kernels::read(&apt.available()?, arch);
     let fetched = series.iter().map(|series| {
         let place = place(series);
         if !place.is_dir() {
-            let package = index::newest(&index, series)
+            let package = index
+                .newest(series)
                 .with_context(|| format!("Debian has no kernel {series} (any more)"))?;
             let downloads = lists.join(series);
             fs::create_dir_all(&downloads)

@@ -17,9 +17,9 @@ ip link set lo up
 # Before Linux 5.11, maps and programs count as locked memory.
 ulimit -l unlimited
 ulimit -n 65536
-stty -F /dev/ttyS1 raw
 
 features() {
+    stty -F "$STATUS" raw
     echo "@@ features"
     "$OSM_AGENT" check -o json
     echo "@@ end of features"
@@ -35,13 +35,13 @@ run() {
         unshare --mount --propagation private -- "$program" "$@" 2>&1
     code=$?
     echo "@@ end $suite $name $code"
-    echo "$suite $name $code" > /dev/ttyS1
+    echo "$suite $name $code" > "$STATUS"
 }
 
 finish() {
     echo "@@ kernel log"
     dmesg | tail -n 40
-    echo done > /dev/ttyS1
+    echo done > "$STATUS"
     sync
     poweroff -f
 }

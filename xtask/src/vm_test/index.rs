@@ -1,5 +1,7 @@
 //! The names of kernels in the index of Debian's packages: they change with every update.
 
+use crate::arch::Arch;
+
 /// A package, as far as it matters here.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Package {
@@ -9,16 +11,16 @@ pub struct Package {
     pub depends: Vec<String>,
 }
 
-/// What every kernel's package is called, before its version and after it.
-const IMAGE: (&str, &str) = ("linux-image-", "-cloud-amd64");
+/// What every kernel's package is called before its version.
+const IMAGE: &str = "linux-image-";
 
 /// What later kernels are split into.
 const PARTS: [&str; 2] = ["linux-binary-", "linux-modules-"];
 
 impl Package {
     /// The version in the name of a kernel, such as `6.18.15+deb13`.
-    fn kernel(&self) -> Option<&str> {
-        let version = self.name.strip_prefix(IMAGE.0)?.strip_suffix(IMAGE.1)?;
+    fn kernel(&self, suffix: &str) -> Option<&str> {
+        let version = self.name.strip_prefix(IMAGE)?.strip_suffix(suffix)?;
         // Others stand for whichever version is the newest.
         version.matches('.').nth(1).map(|_| version)
     }
@@ -31,22 +33,32 @@ impl Package {
     }
 }
 
-/// The kernels in an index, in the format of deb822(5).
-pub fn kernels(index: &str) -> Vec<Package> {
-    let packages = index.split("\n\n").map(package);
-    packages.filter(|it| it.kernel().is_some()).collect()
+/// The kernels of a kind of machine.
+pub struct Kernels {
+    packages: Vec<Package>,
+    suffix: String,
 }
 
-/// The newest kernel of a series, such as `6.18`.
-pub fn newest<'a>(kernels: &'a [Package], series: &str) -> Option<&'a Package> {
-    let wanted = numbers(series);
-    let of_series = kernels.iter().filter_map(|package| {
-        let version = numbers(package.kernel()?);
-        version.starts_with(&wanted).then_some((version, package))
-    });
-    of_series
-        .max_by(|one, other| one.0.cmp(&other.0))
-        .map(|(_, package)| package)
+impl Kernels {
+    /// Those in an index, in the format of deb822(5).
+    pub fn read(index: &str, arch: Arch) -> Self {
+        let suffix = arch.kernel_suffix();
+        let packages = index.split("\n\n").map(package);
+        let packages = packages.filter(|it| it.kernel(&suffix).is_some()).collect();
+        Self { packages, suffix }
+    }
+
+    /// The newest one of a series, such as `6.18`.
+    pub fn newest(&self, series: &str) -> Option<&Package> {
+        let wanted = numbers(series);
+        let of_series = self.packages.iter().filter_map(|package| {
+            let version = numbers(package.kernel(&self.suffix)?);
+            version.starts_with(&wanted).then_some((version, package))
+        });
+        of_series
+            .max_by(|one, other| one.0.cmp(&other.0))
+            .map(|(_, package)| package)
+    }
 }
 
 fn package(stanza: &str) -> Package {
@@ -97,6 +109,8 @@ Package: linux-image-6.12.9+bpo-cloud-amd64
 
 Package: linux-image-6.12.95-rt-amd64
 
+Package: linux-image-6.1.0-51-cloud-arm64
+
 Package: linux-image-7.3.4+deb13-cloud-amd64
 Depends: dracut | linux-initramfs-tool, linux-base-7.3.4+deb13-cloud-amd64 (= 7.3.4-1), linux-binary-7.3.4+deb13-cloud-amd64 (= 7.3.4-1), linux-modules-7.3.4+deb13-cloud-amd64 (= 7.3.4-1)
 
@@ -105,7 +119,7 @@ Package: linux-modules-7.3.4+deb13-cloud-amd64
 
     #[test]
     fn newest_kernel_of_a_series_is_found() {
-        let all = kernels(INDEX);
+        let all = Kernels::read(INDEX, Arch::X86_64);
         let cases = [
             ("6.1", Some("linux-image-6.1.0-50-cloud-amd64")),
             ("6.12", Some("linux-image-6.12.90+deb12.1-cloud-amd64")),
@@ -114,16 +128,19 @@ Package: linux-modules-7.3.4+deb13-cloud-amd64
             ("7", Some("linux-image-7.3.4+deb13-cloud-amd64")),
         ];
         for (series, expected) in cases {
-            let found = newest(&all, series).map(|package| package.name.as_str());
+            let found = all.newest(series).map(|package| package.name.as_str());
             assert_eq!(found, expected, "{series}");
         }
-        assert_eq!(all.len(), 6, "{all:?}");
+        assert_eq!(all.packages.len(), 6, "{:?}", all.packages);
+        let all = Kernels::read(INDEX, Arch::Aarch64);
+        let found = all.newest("6.1").map(|package| package.name.as_str());
+        assert_eq!(found, Some("linux-image-6.1.0-51-cloud-arm64"));
     }
 
     #[test]
     fn parts_of_a_kernel_are_those_that_hold_it() {
-        let all = kernels(INDEX);
-        let parts = |series| newest(&all, series).map(Package::parts);
+        let all = Kernels::read(INDEX, Arch::X86_64);
+        let parts = |series| all.newest(series).map(Package::parts);
         let whole = ["linux-image-6.1.0-50-cloud-amd64"];
         assert_eq!(parts("6.1").as_deref(), Some(&whole[..]));
         let split = ["image", "binary", "modules"]

@@ -13,7 +13,8 @@ use crate::workspace::Workspace;
 
 const INIT: &str = include_str!("init.sh");
 
-/// Makes it for a kernel, with the busybox of `emulator`, and returns where it is.
+/// Makes it for a kernel, with a busybox that runs in the machine, by the one of `emulator`, which runs here.
+/// Returns where it is.
 ///
 /// # Errors
 ///
@@ -21,6 +22,7 @@ const INIT: &str = include_str!("init.sh");
 pub fn make(
     workspace: &Workspace,
     kernel: &Kernel,
+    busybox: &Path,
     emulator: &Path,
     home: &Path,
 ) -> Result<PathBuf> {
@@ -45,11 +47,10 @@ pub fn make(
     write("init", INIT.as_bytes())?;
     fs::set_permissions(stage.join("init"), Permissions::from_mode(0o755))
         .context("making init executable")?;
-    let busybox = emulator.join("bin/busybox");
-    fs::copy(&busybox, stage.join("bin/busybox"))
+    fs::copy(busybox, stage.join("bin/busybox"))
         .with_context(|| format!("copying {}", busybox.display()))?;
     let archive = home.join("initramfs");
-    pack(workspace, &busybox, &stage, &archive)?;
+    pack(workspace, &emulator.join("bin/busybox"), &stage, &archive)?;
     Ok(archive)
 }
 

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use super::console::Console;
+use crate::arch::Arch;
 use crate::workspace::Workspace;
 
 /// How long one may run, in seconds: more than all suites take on a busy computer.
@@ -16,8 +17,13 @@ const LIMIT: &str = "14400";
 /// In MiB. The payload is unpacked into it.
 const MEMORY: &str = "2560";
 
+/// For the kernel, beside its console.
+const KERNEL_ARGUMENTS: &str = "quiet loglevel=1 panic=-1 mitigations=off";
+
 /// Everything about one machine.
 pub struct Machine<'a> {
+    /// Of which kind it is.
+    pub arch: Arch,
     /// The directory of the emulator.
     pub emulator: &'a Path,
     /// The kernel.
@@ -94,25 +100,25 @@ impl Machine<'_> {
     }
 
     fn command(&self, workspace: &Workspace, status: &Path) -> Command {
+        let emulation = self.arch.emulation();
         let usr = self.emulator.join("usr");
         let libraries = format!("lib/{}-linux-gnu", std::env::consts::ARCH);
         let search = [usr.join(&libraries), self.emulator.join(&libraries)];
         let mut command = workspace.command("timeout");
         command
             .args(["--kill-after=10", LIMIT])
-            .arg(usr.join("bin/qemu-system-x86_64"))
+            .arg(usr.join("bin").join(emulation.program))
             // Only a directory with a colon in its name can't be joined; then it is not found.
             .env(
                 "LD_LIBRARY_PATH",
                 std::env::join_paths(search).unwrap_or_default(),
             );
-        for firmware in ["share/qemu", "share/seabios"] {
+        for firmware in emulation.firmware {
             command.arg("-L").arg(usr.join(firmware));
         }
         command
-            .args([
-                "-accel", "tcg", "-M", "q35", "-cpu", "max", "-smp", "1", "-m", MEMORY,
-            ])
+            .args(emulation.board)
+            .args(["-accel", "tcg", "-smp", "1", "-m", MEMORY])
             .args([
                 "-nodefaults",
                 "-no-reboot",
@@ -132,10 +138,8 @@ impl Machine<'_> {
             .arg(self.kernel)
             .arg("-initrd")
             .arg(self.initramfs)
-            .args([
-                "-append",
-                "console=ttyS0 quiet loglevel=1 panic=-1 mitigations=off",
-            ]);
+            .arg("-append")
+            .arg(format!("console={} {KERNEL_ARGUMENTS}", emulation.console));
         command
     }
 }

@@ -12,6 +12,7 @@ mod payload;
 mod record;
 mod suites;
 mod table;
+mod userland;
 
 use std::collections::VecDeque;
 use std::fs;
@@ -22,9 +23,10 @@ use std::thread;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::arch::Arch;
 use crate::build;
 use crate::progress::Progress;
-use crate::setup;
+use crate::setup::{self, Need};
 use crate::test;
 use crate::workspace::Workspace;
 use fetch::Kernel;
@@ -32,6 +34,7 @@ use machine::Machine;
 use payload::Plan;
 use suites::{SUITES, Suite};
 use table::{Missing, Row};
+use userland::Userland;
 
 /// Long-term ones, and the newest.
 const KERNELS: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "7.3"];
@@ -50,6 +53,10 @@ pub struct Args {
     /// Which kernels, by version [default: 5.10,6.1,6.12,6.18,7.3].
     #[arg(long, value_delimiter = ',', value_name = "VERSION")]
     kernel: Vec<String>,
+    /// Which kind of machine; another than this one takes what is compiled for it, and Debian's tools
+    /// [default: this one's].
+    #[arg(long, value_enum, value_name = "ARCH")]
+    arch: Option<Arch>,
     /// Which suites: budget, fallback, conformance, iptables, behaviour, lifecycle [default: all].
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     suite: Vec<String>,
@@ -105,18 +112,24 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     if args.jobs == 0 {
         bail!("--jobs has to be 1 at least");
     }
+    let arch = args.arch.map_or_else(Arch::host, Ok)?;
+    if args.record && !arch.is_host() {
+        bail!("what is written down is of machines such as this: --record does not go with --arch");
+    }
     let suites = suites::select(&args.suite, args.quick)?;
-    let home = workspace.target().join("vm-test");
-    fs::create_dir_all(&home).with_context(|| format!("creating {}", home.display()))?;
-    setup::ensure(workspace, &[&build::NEEDS[..], &test::NEEDS].concat())?;
-    let emulator = fetch::emulator(workspace, &home)?;
+    let home = home(workspace, arch)?;
+    setup::ensure(workspace, &needs(arch))?;
+    let emulator = fetch::emulator(workspace, arch, &home)?;
+    let userland = Userland::of(workspace, arch, &home, &emulator)?;
     let series = args.kernels();
-    let kernels = fetch::kernels(workspace, &home, &series)?;
-    let built = compile::all(workspace, &suites)?;
+    let kernels = fetch::kernels(workspace, arch, &home, &series)?;
+    let built = compile::all(workspace, arch, &suites)?;
     let payload = payload::write(
         workspace,
         &home,
         &Plan {
+            arch,
+            userland: &userland,
             binaries: &built.binaries,
             next_agent: &built.next_agent,
             tests: &built.tests,
@@ -127,8 +140,10 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     )?;
     let ground = Ground {
         workspace,
+        arch,
         home,
         emulator,
+        busybox: userland.busybox(),
         payload,
         expected: expected(&suites),
     };
@@ -140,6 +155,26 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     Ok(ExitCode::FAILURE)
+}
+
+/// Where machines of a kind are; those of another kind than this system have a place of their own.
+fn home(workspace: &Workspace, arch: Arch) -> Result<PathBuf> {
+    let mut home = workspace.target().join("vm-test");
+    if !arch.is_host() {
+        home.push(arch.platform());
+    }
+    fs::create_dir_all(&home).with_context(|| format!("creating {}", home.display()))?;
+    Ok(home)
+}
+
+/// What compiling for a kind of machine takes, and what is packed up for it.
+fn needs(arch: Arch) -> Vec<Need> {
+    let others: &[Need] = if arch.is_host() {
+        &test::NEEDS
+    } else {
+        &[Need::Zigbuild]
+    };
+    [&build::NEEDS[..], others].concat()
 }
 
 /// What has to end in every machine.
@@ -155,8 +190,10 @@ fn expected(suites: &[&Suite]) -> Vec<(&'static str, &'static str)> {
 /// What all machines have in common.
 struct Ground<'a> {
     workspace: &'a Workspace,
+    arch: Arch,
     home: PathBuf,
     emulator: PathBuf,
+    busybox: PathBuf,
     payload: PathBuf,
     expected: Vec<(&'static str, &'static str)>,
 }
@@ -186,24 +223,38 @@ impl Ground<'_> {
     }
 
     fn row(&self, series: String, kernel: Result<Kernel>, progress: &Progress) -> Row {
+        let label = self.label(&series);
         let kernel = match kernel {
             Ok(kernel) => kernel,
             Err(error) => {
                 return Row {
                     series,
+                    label,
                     version: None,
                     outcome: Err(Missing::Skipped(format!("{error:#}"))),
                 };
             }
         };
         let image = kernel.image();
-        let version = image.as_ref().ok().map(|(_, version)| version.clone());
+        let version = image.as_ref().ok();
+        let version = version.map(|(_, version)| self.label(version));
         let outcome = image.and_then(|(image, _)| self.machine(&kernel, &image, progress));
         Row {
             series,
+            label,
             version,
             outcome: outcome.map_err(|error| Missing::Failed(format!("{error:#}"))),
         }
+    }
+
+    /// A kernel's version, with the kind of machine where that is not this system's.
+    fn label(&self, version: &str) -> String {
+        if self.arch.is_host() {
+            return version.to_owned();
+        }
+        let suffix = self.arch.kernel_suffix();
+        let version = version.strip_suffix(&suffix).unwrap_or(version);
+        format!("{version} ({})", self.arch.platform())
     }
 
     fn machine(
@@ -215,17 +266,19 @@ impl Ground<'_> {
         let series = &kernel.series;
         let home = self.home.join("run").join(series);
         fs::create_dir_all(&home).with_context(|| format!("creating {}", home.display()))?;
-        let initramfs = initramfs::make(self.workspace, kernel, &self.emulator, &home)?;
+        let initramfs =
+            initramfs::make(self.workspace, kernel, &self.busybox, &self.emulator, &home)?;
         let machine = Machine {
+            arch: self.arch,
             emulator: &self.emulator,
             kernel: image,
             initramfs: &initramfs,
             payload: &self.payload,
             home: &home,
         };
-        let log = machine.log();
-        progress.line(&format!("{series}: starts, log {}", log.display()));
-        let tell = |what: &str| progress.line(&format!("{series}: {what}"));
+        let (label, log) = (self.label(series), machine.log());
+        progress.line(&format!("{label}: starts, log {}", log.display()));
+        let tell = |what: &str| progress.line(&format!("{label}: {what}"));
         machine.run(self.workspace, &self.expected, &tell)
     }
 }

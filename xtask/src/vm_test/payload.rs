@@ -1,4 +1,5 @@
-//! What a machine finds on its disk: the programs, their libraries, and the script that runs them.
+//! What a machine finds on its disk: the programs, what they call and are loaded with, and the script that
+//! runs them.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -8,37 +9,25 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::suites::Suite;
+use super::userland::Userland;
+use crate::arch::Arch;
 use crate::build;
 use crate::cargo::Executable;
 use crate::setup;
 use crate::workspace::Workspace;
 
-/// What tests call. Which of them a machine lacks, a test says that needs it.
-const TOOLS: [&str; 10] = [
-    "ip", "nft", "bpftool", "unshare", "nsenter", "setpriv", "ss", "bash", "script", "python3",
-];
-
-/// What the tools of iptables are links to.
-const MULTI: [&str; 2] = ["xtables-legacy-multi", "xtables-nft-multi"];
-
-/// The tools of iptables, with all endings.
-const IPTABLES: [&str; 6] = [
-    "iptables",
-    "ip6tables",
-    "iptables-nft",
-    "ip6tables-nft",
-    "iptables-legacy",
-    "ip6tables-legacy",
-];
-
-/// Read by tools and tests.
-const FILES: [&str; 2] = ["/etc/protocols", "/etc/services"];
+/// What nobody reads in a machine.
+const UNREAD: [&str; 3] = ["usr/share/doc", "usr/share/locale", "usr/share/man"];
 
 /// How long one test program may run, in seconds.
 const LIMIT: u32 = 5400;
 
 /// What is to be run.
 pub struct Plan<'a> {
+    /// By which machine.
+    pub arch: Arch,
+    /// With what.
+    pub userland: &'a Userland,
     /// What cargo built of binaries.
     pub binaries: &'a [Executable],
     /// The agent of a version to come.
@@ -77,12 +66,22 @@ pub fn write(workspace: &Workspace, home: &Path, plan: &Plan<'_>) -> Result<Path
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
     }
     let archive = home.join("payload.tar");
-    let mut tar = workspace.command("tar");
-    tar.args(["--create", "--dereference", "--file"])
-        .arg(&archive)
-        .arg("--directory")
-        .arg(&stage)
-        .args(["etc", "run", "run.sh", "--directory", "/", "--files-from"])
+    drop(fs::remove_file(&archive));
+    let tar = |mode: &[&str], directory: &Path| {
+        let mut tar = workspace.command("tar");
+        tar.args(mode).arg("--file").arg(&archive);
+        tar.arg("--directory").arg(directory);
+        tar
+    };
+    if let Some(root) = plan.userland.root() {
+        // Links in it are followed in the machine: some begin at the root.
+        let mut tar = tar(&["--create"], root);
+        tar.args(UNREAD.map(|it| format!("--exclude=./{it}")))
+            .arg(".");
+        setup::quietly(&mut tar).context("packing the tools for the machines")?;
+    }
+    let mut tar = tar(&["--append", "--dereference"], &stage);
+    tar.args(["etc", "run", "run.sh", "--directory", "/", "--files-from"])
         .arg(stage.join("files"));
     setup::quietly(&mut tar).context("packing the programs for the machines")?;
     Ok(archive)
@@ -100,46 +99,15 @@ fn list(files: &BTreeSet<PathBuf>) -> String {
 }
 
 fn files(workspace: &Workspace, plan: &Plan<'_>) -> Result<BTreeSet<PathBuf>> {
-    let tools = TOOLS.iter().chain(&MULTI);
-    let mut programs: Vec<PathBuf> = tools.filter_map(|it| workspace.find(it)).collect();
-    for name in IPTABLES {
-        let names = ["", "-save", "-restore"].map(|ending| format!("{name}{ending}"));
-        programs.extend(names.iter().filter_map(|it| workspace.find(it)));
-    }
-    programs.push(plan.next_agent.to_owned());
     let ours = plan.binaries.iter().chain(plan.tests);
-    programs.extend(ours.map(|executable| executable.path.clone()));
-    let mut files: BTreeSet<PathBuf> = FILES.iter().map(PathBuf::from).collect();
-    files.retain(|file| file.exists());
-    for plugin in plugins() {
-        programs.push(plugin);
-    }
-    for program in programs {
-        files.extend(libraries(workspace, &program)?);
-        files.insert(program);
-    }
+    let ours = ours.map(|executable| executable.path.clone());
+    let ours = ours.chain([plan.next_agent.to_owned()]).collect();
+    let mut files = plan.userland.files(workspace, ours)?;
     // Read by tests of what is deployed.
     files.insert(workspace.root().join("deploy"));
     files.insert(workspace.root().join("tests/verifier-budget.json"));
     files.retain(|file| file.exists());
     Ok(files)
-}
-
-/// What iptables loads by itself.
-fn plugins() -> Vec<PathBuf> {
-    let directory = format!("/usr/lib/{}-linux-gnu/xtables", std::env::consts::ARCH);
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).collect()
-}
-
-/// The libraries that a program or a library is loaded with.
-fn libraries(workspace: &Workspace, program: &Path) -> Result<Vec<PathBuf>> {
-    let output = workspace.command("ldd").arg(program).output();
-    let output = output.context("starting ldd")?;
-    // One that is static has none, and ldd fails.
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let words = text.split_whitespace().filter(|word| word.starts_with('/'));
-    Ok(words.map(PathBuf::from).collect())
 }
 
 /// The script that a machine's first process becomes.
@@ -152,6 +120,7 @@ fn script(plan: &Plan<'_>) -> Result<String> {
         ("OSM_AGENT_NEXT", plan.next_agent.display().to_string()),
         ("OSM_ACTOR", actor.display().to_string()),
         ("LIMIT", LIMIT.to_string()),
+        ("STATUS", format!("/dev/{}", plan.arch.emulation().status)),
     ];
     for (name, value) in known.iter().chain(plan.variables) {
         writeln!(script, "export {name}={}", quoted(value))?;
@@ -199,6 +168,8 @@ mod tests {
     fn script_runs_the_programs_of_the_suites_and_ends() {
         let suites = super::super::suites::select(&["lifecycle".into()], false);
         let plan = Plan {
+            arch: Arch::Aarch64,
+            userland: &Userland::Unpacked("/w/root".into()),
             binaries: &[executable("osm-agent"), executable("actor")],
             next_agent: Path::new("/w/next"),
             tests: &[executable("repair"), executable("lists")],
@@ -211,6 +182,7 @@ mod tests {
         let ours = ours.expect("the first variable").1;
         let lines: Vec<_> = ours.lines().skip(4).collect();
         let expected = [
+            "export STATUS='/dev/ttyAMA1'",
             "export CASES='7'",
             "features",
             r"run lifecycle repair '/w/it'\''s' '/w/target/repair' '--show-output'",

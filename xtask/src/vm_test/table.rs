@@ -6,9 +6,11 @@ use super::console::{Console, Results};
 
 /// What became of one kernel.
 pub struct Row {
-    /// Its series.
+    /// Its series, as it is written down.
     pub series: String,
-    /// The name of its version, where it could be had.
+    /// The same as it is shown.
+    pub label: String,
+    /// The name of its version as it is shown, where it could be had.
     pub version: Option<String>,
     /// What its machine said, or why there was none.
     pub outcome: Result<Console, Missing>,
@@ -32,7 +34,7 @@ pub fn render(rows: &[Row], suites: &[&str]) -> String {
             .collect(),
     ];
     for row in rows {
-        let name = row.version.clone().unwrap_or_else(|| row.series.clone());
+        let name = row.version.clone().unwrap_or_else(|| row.label.clone());
         let mut line: Vec<String> = vec![name];
         match &row.outcome {
             Ok(console) => line.extend(suites.iter().map(|suite| cell(console.suites.get(*suite)))),
@@ -81,11 +83,11 @@ fn cell(results: Option<&Results>) -> String {
 }
 
 fn explain(row: &Row, text: &mut String) {
-    let series = &row.series;
+    let label = &row.label;
     let console = match &row.outcome {
         Ok(console) => console,
         Err(Missing::Skipped(why) | Missing::Failed(why)) => {
-            let _ = writeln!(text, "{series}: {why}");
+            let _ = writeln!(text, "{label}: {why}");
             return;
         }
     };
@@ -93,11 +95,11 @@ fn explain(row: &Row, text: &mut String) {
         for (reason, number) in &results.skipped {
             let _ = writeln!(
                 text,
-                "{series}, {suite}: {number} skipped, they need {reason}"
+                "{label}, {suite}: {number} skipped, they need {reason}"
             );
         }
         for failed in &results.failed {
-            let _ = writeln!(text, "{series}, {suite}: FAILED {failed}");
+            let _ = writeln!(text, "{label}, {suite}: FAILED {failed}");
         }
     }
 }
@@ -134,6 +136,7 @@ mod tests {
         }
         Row {
             series: series.into(),
+            label: format!("{series} (arm64)"),
             version: Some(format!("{series}.1")),
             outcome: Ok(console),
         }
@@ -142,6 +145,7 @@ mod tests {
     fn without(series: &str, why: Missing) -> Row {
         Row {
             series: series.into(),
+            label: series.into(),
             version: None,
             outcome: Err(why),
         }
@@ -164,8 +168,8 @@ kernel  a                    bee
 6.1.1   2 passed, 1 skipped  –
 5.10.1  –                    0 passed, 1 FAILED
 9.9     skipped
-6.1, a: 1 skipped, they need MPTCP
-5.10, bee: FAILED y: u
+6.1 (arm64), a: 1 skipped, they need MPTCP
+5.10 (arm64), bee: FAILED y: u
 9.9: Debian has none
 ";
         assert_eq!(render(&rows, &["a", "bee"]), expected);
