@@ -13,16 +13,18 @@ use crate::arch::Arch;
 use crate::workspace::Workspace;
 
 /// What tests call. Which of them a machine lacks, a test says that needs it.
-const TOOLS: [&str; 10] = [
+const TOOLS: [&str; 11] = [
     "ip", "nft", "bpftool", "unshare", "nsenter", "setpriv", "ss", "bash", "script", "python3",
+    "mount",
 ];
 
 /// Where all of these are, with [`IPTABLES`] and [`FILES`].
-const PACKAGES: [&str; 10] = [
+const PACKAGES: [&str; 11] = [
     "iproute2",
     "nftables",
     "bpftool",
     "util-linux",
+    "mount",
     "bsdutils",
     "bash",
     "python3",
