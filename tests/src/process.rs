@@ -172,10 +172,17 @@ impl Process {
         let tasks = fs::read_dir(tasks).into_iter().flatten().flatten();
         let threads = tasks.map(|task| {
             let read = |name: &str| fs::read_to_string(task.path().join(name)).unwrap_or_default();
-            let state = read("stat").rsplit(") ").next().map(|it| it.chars().take(1).collect());
+            let state = read("stat")
+                .rsplit(") ")
+                .next()
+                .map(|it| it.chars().take(1).collect());
             let (name, state, stack): (_, String, _) =
                 (read("comm"), state.unwrap_or_default(), read("stack"));
-            format!("{} {state} {}", name.trim(), stack.trim().replace('\n', " < "))
+            format!(
+                "{} {state} {}",
+                name.trim(),
+                stack.trim().replace('\n', " < ")
+            )
         });
         threads.collect::<Vec<_>>().join("\n")
     }

@@ -41,13 +41,9 @@ fn read(socket: Socket, at: usize, number: u32) -> Option<u64> {
     // From its beginning on: the verifier lets nobody reckon with a socket's address.
     // SAFETY: the helper checks the address and fails where there is nothing.
     unsafe { bpf_probe_read_kernel_buf(socket.0.as_ptr().cast_const().cast(), &mut words) }.ok()?;
-    // SAFETY: the buffer is as long as that, and aligned by its place on the stack or read bytewise.
-    let namespace = unsafe {
-        words
-            .as_ptr()
-            .add((at % WORDS) * 8)
-            .cast::<u64>()
-            .read_unaligned()
-    };
+    // SAFETY: inside of the buffer.
+    let word = unsafe { words.as_ptr().add((at % WORDS) * size_of::<u64>()) };
+    // SAFETY: a word of the buffer, which need not be aligned.
+    let namespace = unsafe { word.cast::<u64>().read_unaligned() };
     peek(namespace, number).map(u64::from)
 }

@@ -15,7 +15,7 @@ pub struct Many {
     pub count: u64,
     /// How many at a time.
     pub concurrency: usize,
-    /// Keep them open until [`Request::Release`].
+    /// Keep them open until [`Request::Release`](super::Request::Release).
     #[serde(default)]
     pub hold: bool,
     /// Close with FIN, which leaves sockets in `TIME_WAIT`, instead of RST.
@@ -59,7 +59,7 @@ impl Many {
         self
     }
 
-    /// Keeps them open until [`Request::Release`].
+    /// Keeps them open until [`Request::Release`](super::Request::Release).
     #[must_use]
     pub fn hold(mut self) -> Self {
         self.hold = true;
