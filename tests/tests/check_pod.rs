@@ -106,6 +106,18 @@ fn pod_in_use_is_proven_and_not_disturbed(#[values(false, true)] one_by_one: boo
 }
 
 #[test]
+fn sidecar_that_takes_both_families_on_one_socket_is_proven() {
+    let Some(mesh) = Mesh::attached(&LISTS) else {
+        return;
+    };
+    let listen = ["--outbound", "[::]:15001", "--inbound", "[::]:15003"];
+    let _sidecar = mesh.world.pod.sidecar_with(&listen);
+    let said = by_name(&mesh);
+    expect_code(&said, 0);
+    assert_eq!(outcome(&said, "outbound").0, "proven", "{said}");
+}
+
+#[test]
 fn pod_is_found_by_its_namespace_and_lists_are_those_in_force() {
     let Some(mesh) = Mesh::attached(&Lists {
         excluded_ranges: "192.0.2.0/24,203.0.113.0/24",

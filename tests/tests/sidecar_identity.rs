@@ -136,6 +136,27 @@ fn listener_of_the_sidecar_s_user_elsewhere_gets_nothing(#[values(false, true)] 
     expect_outbound(&mut sidecar, &connection, REMOTE, pod.ip4());
 }
 
+/// What it opened while it was the sidecar by its user is the sidecar's no more.
+#[test]
+fn listener_from_before_the_identity_was_changed_gets_nothing() {
+    let Some(mesh) = Mesh::new() else { return };
+    let pod = &mesh.world.pod;
+    let _remote = mesh.world.outside.server("remote", &[REMOTE]);
+    let _ = attach(&mesh, "uid", Some(pod.sidecar_cgroup())).succeeded();
+    let mut thief = Actor::start("thief", &place(pod, pod.app_cgroup()), &["sidecar"]);
+    let connection = pod.app().connect(REMOTE);
+    expect_outbound(&mut thief, &connection, REMOTE, pod.ip4());
+    let _ = thief.drain();
+    let _ = attach(&mesh, "uid-and-cgroup", Some(pod.sidecar_cgroup())).succeeded();
+    expect_refused(&mut pod.app(), Dial::to(REMOTE));
+    expect_refused(&mut mesh.world.outside.client(), Dial::to(OWN));
+    thief.expect_no_connection();
+    thief.stop();
+    let mut sidecar = pod.sidecar();
+    let connection = pod.app().connect(REMOTE);
+    expect_outbound(&mut sidecar, &connection, REMOTE, pod.ip4());
+}
+
 /// The sidecar's own listeners are found in its container, as they are elsewhere.
 #[test]
 fn sidecar_from_before_the_enrolment_is_found() {

@@ -104,6 +104,17 @@ impl Ebpf {
             .transpose()
     }
 
+    /// Of a pod that is described in the maps of this version: the cgroup by which its sidecar is told from others
+    /// of the same user, none where it is not.
+    fn sidecar_by_cgroup(&self, cookie: u64) -> Result<Option<Option<u64>>> {
+        let entry = self.maps.pod(cookie)?;
+        Ok(self.in_force(cookie)?.zip(entry).map(|((_, word), entry)| {
+            entry
+                .sidecar_cgroup()
+                .filter(|_| entry.goes_by_cgroup(word))
+        }))
+    }
+
     /// Describes a pod and attaches the programs to it.
     fn enrol_new(&mut self, pod: &Pod, policy: &Policy) -> Result<Enrolled> {
         let cookie = pod.netns.cookie()?;
@@ -173,9 +184,16 @@ impl Ebpf {
         if let Some(policy) = policy {
             self.stage_interfaces(pod, policy, word.id())?;
         }
-        let unheard = self.directions_without_listener(cookie)?;
+        let mut unheard = self.directions_without_listener(cookie)?;
+        let cgroup_before = self.sidecar_by_cgroup(cookie)?;
+        let is_changed = self.maps.describe(pod, slot, word)?;
+        let cgroup = self.sidecar_by_cgroup(cookie)?.flatten();
         let maps = &mut self.maps;
-        let is_changed = maps.describe(pod, slot, word)?;
+        if cgroup.is_some() && cgroup_before.is_some_and(|before| before != cgroup) {
+            // Kept were listeners of whoever was the sidecar until now.
+            listeners::forget(cookie, &mut maps.listeners)?;
+            unheard = BOTH.to_vec();
+        }
         let links = Links {
             state: &self.state,
             programs: &self.programs,

@@ -19,6 +19,7 @@ use procfs::{
 };
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
+use super::found;
 use crate::{
     error::{Result, Tried as _},
     pod::{Pod, SidecarCgroup},
@@ -48,6 +49,20 @@ pub fn find(
         }
     }
     Ok(found.len())
+}
+
+/// Forgets all listeners of a pod: connections are refused until some are kept again.
+///
+/// # Errors
+/// Where the map can't be read or written.
+pub fn forget(cookie: u64, listeners: &mut SockHash<MapData, ListenerKey>) -> Result<()> {
+    let keys: Result<Vec<_>, _> = listeners.keys().collect();
+    for key in keys.tried(|| "read the map LISTENERS")? {
+        if key.netns_cookie() == cookie {
+            found(listeners.remove(&key)).tried(|| "remove from the map LISTENERS")?;
+        }
+    }
+    Ok(())
 }
 
 /// For which directions the sidecar listens, as far as the pod's processes tell.

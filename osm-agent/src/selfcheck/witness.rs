@@ -190,10 +190,14 @@ impl Witness {
     fn accepted_by_sidecar(&self, from: SocketAddr, socket: Option<u64>) -> Option<u16> {
         let all = sockets();
         let own = socket.and_then(|inode| all.iter().find(|entry| entry.inode == inode));
-        let ends = own.map(|own| (own.remote_address, own.local_address));
+        // A socket of IPv6 that takes IPv4 has other words for the same addresses.
+        let ends = own.map(|own| (canonical(own.remote_address), canonical(own.local_address)));
         let entry = all.iter().find(|entry| {
-            let is_peer = ends == Some((entry.local_address, entry.remote_address))
-                || canonical(entry.remote_address) == from;
+            let (local, remote) = (
+                canonical(entry.local_address),
+                canonical(entry.remote_address),
+            );
+            let is_peer = ends == Some((local, remote)) || remote == from;
             let is_theirs = is_sidecar_s(entry.local_address.port())
                 // Inbound, eBPF changes no address.
                 || (socket.is_none() && self.is_live && entry.uid == self.sidecar);
