@@ -105,13 +105,14 @@ impl Ebpf {
     }
 
     /// Of a pod that is described in the maps of this version: the cgroup by which its sidecar is told from others
-    /// of the same user, none where it is not.
-    fn sidecar_by_cgroup(&self, cookie: u64) -> Result<Option<Option<u64>>> {
+    /// of the same user, 0 where it is not.
+    fn sidecar_by_cgroup(&self, cookie: u64) -> Result<Option<u64>> {
         let entry = self.maps.pod(cookie)?;
         Ok(self.in_force(cookie)?.zip(entry).map(|((_, word), entry)| {
             entry
                 .sidecar_cgroup()
                 .filter(|_| entry.goes_by_cgroup(word))
+                .unwrap_or(0)
         }))
     }
 
@@ -187,9 +188,9 @@ impl Ebpf {
         let mut unheard = self.directions_without_listener(cookie)?;
         let cgroup_before = self.sidecar_by_cgroup(cookie)?;
         let is_changed = self.maps.describe(pod, slot, word)?;
-        let cgroup = self.sidecar_by_cgroup(cookie)?.flatten();
+        let cgroup = self.sidecar_by_cgroup(cookie)?.unwrap_or(0);
         let maps = &mut self.maps;
-        if cgroup.is_some() && cgroup_before.is_some_and(|before| before != cgroup) {
+        if cgroup != 0 && cgroup_before.is_some_and(|before| before != cgroup) {
             // Kept were listeners of whoever was the sidecar until now.
             listeners::forget(cookie, &mut maps.listeners)?;
             unheard = BOTH.to_vec();

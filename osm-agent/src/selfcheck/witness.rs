@@ -190,7 +190,6 @@ impl Witness {
     fn accepted_by_sidecar(&self, from: SocketAddr, socket: Option<u64>) -> Option<u16> {
         let all = sockets();
         let own = socket.and_then(|inode| all.iter().find(|entry| entry.inode == inode));
-        // A socket of IPv6 that takes IPv4 has other words for the same addresses.
         let ends = own.map(|own| (canonical(own.remote_address), canonical(own.local_address)));
         let entry = all.iter().find(|entry| {
             let (local, remote) = (
