@@ -83,13 +83,7 @@ impl Fault {
         let output = output
             .expect("the filter is taken")
             .expect("the agent runs");
-        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        let outcome = Outcome {
-            status: output.status,
-            stdout: text(&output.stdout),
-            stderr: text(&output.stderr),
-        };
-        (calls >= self.nth, outcome)
+        (calls >= self.nth, output.into())
     }
 
     /// What the user is told: one line, with what the kernel said.

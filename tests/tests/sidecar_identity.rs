@@ -118,7 +118,7 @@ fn listener_of_the_sidecar_s_user_elsewhere_gets_nothing(#[values(false, true)] 
             .succeeded();
     };
     let listen = || Actor::start("thief", &place(pod, pod.app_cgroup()), &["sidecar"]);
-    let mut thief = if is_older {
+    let thief = if is_older {
         let thief = listen();
         attach();
         thief
@@ -126,12 +126,19 @@ fn listener_of_the_sidecar_s_user_elsewhere_gets_nothing(#[values(false, true)] 
         attach();
         listen()
     };
+    expect_nothing_for(thief, &mesh);
+}
+
+/// All is refused while a thief listens in the sidecar's place, and served when the sidecar does.
+#[track_caller]
+fn expect_nothing_for(mut thief: Actor, mesh: &Mesh) {
+    let (pod, outside) = (&mesh.world.pod, &mesh.world.outside);
     expect_refused(&mut pod.app(), Dial::to(REMOTE));
-    expect_refused(&mut mesh.world.outside.client(), Dial::to(OWN));
+    expect_refused(&mut outside.client(), Dial::to(OWN));
     thief.expect_no_connection();
     thief.stop();
     let mut sidecar = pod.sidecar();
-    let _remote = mesh.world.outside.server("remote", &[REMOTE]);
+    let _remote = outside.server("remote", &[REMOTE]);
     let connection = pod.app().connect(REMOTE);
     expect_outbound(&mut sidecar, &connection, REMOTE, pod.ip4());
 }
@@ -141,20 +148,15 @@ fn listener_of_the_sidecar_s_user_elsewhere_gets_nothing(#[values(false, true)] 
 fn listener_from_before_the_identity_was_changed_gets_nothing() {
     let Some(mesh) = Mesh::new() else { return };
     let pod = &mesh.world.pod;
-    let _remote = mesh.world.outside.server("remote", &[REMOTE]);
+    let remote = mesh.world.outside.server("remote", &[REMOTE]);
     let _ = attach(&mesh, "uid", Some(pod.sidecar_cgroup())).succeeded();
     let mut thief = Actor::start("thief", &place(pod, pod.app_cgroup()), &["sidecar"]);
     let connection = pod.app().connect(REMOTE);
     expect_outbound(&mut thief, &connection, REMOTE, pod.ip4());
     let _ = thief.drain();
     let _ = attach(&mesh, "uid-and-cgroup", Some(pod.sidecar_cgroup())).succeeded();
-    expect_refused(&mut pod.app(), Dial::to(REMOTE));
-    expect_refused(&mut mesh.world.outside.client(), Dial::to(OWN));
-    thief.expect_no_connection();
-    thief.stop();
-    let mut sidecar = pod.sidecar();
-    let connection = pod.app().connect(REMOTE);
-    expect_outbound(&mut sidecar, &connection, REMOTE, pod.ip4());
+    drop(remote);
+    expect_nothing_for(thief, &mesh);
 }
 
 /// The sidecar's own listeners are found in its container, as they are elsewhere.

@@ -4,7 +4,7 @@ use std::{collections::HashMap, ptr};
 
 use osm_ebpf_common::{
     decision::Direction,
-    maps::{MAX_PODS, PodRecord, PolicyWord},
+    maps::{MAX_PODS, PodEntry, PodRecord, PolicyWord},
 };
 
 use super::{Ebpf, links::Links, listeners, objects, version};
@@ -42,9 +42,9 @@ impl Ebpf {
         };
         let in_force = self.in_force(cookie)?;
         let mended = self.mend(pod, record.as_ref(), policy, word);
-        if let (Err(_), Some((slot, word))) = (&mended, in_force) {
+        if let (Err(_), Some((entry, word))) = (&mended, in_force) {
             // The error that is reported is the first one. The lists stay those that the pod went by.
-            let _ = self.maps.set_policy(slot, word);
+            let _ = self.maps.set_policy(entry.slot(), word);
         }
         let (is_changed, is_moved) = mended?;
         Ok(if !examined.faults.is_empty() {
@@ -96,24 +96,13 @@ impl Ebpf {
         Ok(true)
     }
 
-    /// The slot and the lists of a pod that is described in the maps of this version.
-    fn in_force(&self, cookie: u64) -> Result<Option<(u32, PolicyWord)>> {
-        let slot = self.maps.pod(cookie)?.map(|entry| entry.slot());
-        let slot = slot.filter(|slot| *slot < MAX_PODS);
-        slot.map(|slot| Ok((slot, self.maps.policy(slot)?)))
-            .transpose()
-    }
-
-    /// Of a pod that is described in the maps of this version: the cgroup by which its sidecar is told from others
-    /// of the same user, 0 where it is not.
-    fn sidecar_by_cgroup(&self, cookie: u64) -> Result<Option<u64>> {
+    /// A pod and its lists as the maps of this version describe them.
+    fn in_force(&self, cookie: u64) -> Result<Option<(PodEntry, PolicyWord)>> {
         let entry = self.maps.pod(cookie)?;
-        Ok(self.in_force(cookie)?.zip(entry).map(|((_, word), entry)| {
-            entry
-                .sidecar_cgroup()
-                .filter(|_| entry.goes_by_cgroup(word))
-                .unwrap_or(0)
-        }))
+        let entry = entry.filter(|entry| entry.slot() < MAX_PODS);
+        entry
+            .map(|entry| Ok((entry, self.maps.policy(entry.slot())?)))
+            .transpose()
     }
 
     /// Describes a pod and attaches the programs to it.
@@ -186,11 +175,11 @@ impl Ebpf {
             self.stage_interfaces(pod, policy, word.id())?;
         }
         let mut unheard = self.directions_without_listener(cookie)?;
-        let cgroup_before = self.sidecar_by_cgroup(cookie)?;
+        let known_by = self.in_force(cookie)?.map(sidecar_cgroup);
         let is_changed = self.maps.describe(pod, slot, word)?;
-        let cgroup = self.sidecar_by_cgroup(cookie)?.unwrap_or(0);
+        let cgroup = self.in_force(cookie)?.and_then(sidecar_cgroup);
         let maps = &mut self.maps;
-        if cgroup != 0 && cgroup_before.is_some_and(|before| before != cgroup) {
+        if cgroup.is_some() && known_by.is_some_and(|before| before != cgroup) {
             // Kept were listeners of whoever was the sidecar until now.
             listeners::forget(cookie, &mut maps.listeners)?;
             unheard = BOTH.to_vec();
@@ -240,6 +229,12 @@ impl Ebpf {
             "give that one, or detach the pod first",
         ))
     }
+}
+
+/// By which the sidecar is told from others of the same user, where it is.
+fn sidecar_cgroup((entry, word): (PodEntry, PolicyWord)) -> Option<u64> {
+    let cgroup = entry.sidecar_cgroup();
+    cgroup.filter(|_| entry.goes_by_cgroup(word))
 }
 
 fn record_of(pod: &Pod, slot: u32) -> Result<PodRecord> {

@@ -6,6 +6,8 @@ use std::net::SocketAddrV4;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
+use super::seccomp::Command;
+
 /// A program, and where it is to be attached.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -82,7 +84,7 @@ impl Program {
             flags: 0,
         };
         // SAFETY: laid out as the kernel's attributes of that command; the descriptors are open.
-        unsafe { bpf(super::seccomp::Command::LinkCreate, &link) }
+        unsafe { bpf(Command::LinkCreate, &link) }
     }
 
     fn load(&self) -> io::Result<OwnedFd> {
@@ -112,7 +114,7 @@ impl Program {
             rest: [0; 5],
         };
         // SAFETY: laid out as the kernel's attributes of that command; what they point to lives.
-        unsafe { bpf(super::seccomp::Command::ProgLoad, &load) }
+        unsafe { bpf(Command::ProgLoad, &load) }
     }
 }
 
@@ -120,7 +122,7 @@ impl Program {
 ///
 /// # Safety
 /// `T` is laid out as the kernel's attributes of that command, or as a beginning of them.
-unsafe fn bpf<T>(command: super::seccomp::Command, attributes: &T) -> io::Result<OwnedFd> {
+unsafe fn bpf<T>(command: Command, attributes: &T) -> io::Result<OwnedFd> {
     // SAFETY: as the caller promises; no more is read than the size said.
     let fd = unsafe {
         libc::syscall(

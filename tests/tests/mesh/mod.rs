@@ -155,7 +155,7 @@ impl Mesh {
     #[track_caller]
     pub fn status(&self) -> serde_json::Value {
         let asked = ["status", "-o", "json", "--agent-url", "http://127.0.0.1:9"];
-        let said = self.agent.ask_all(&asked).succeeded().stdout;
+        let said = self.agent.ask(&self.world.pod, &asked).succeeded().stdout;
         let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
         said["pods"][0].clone()
     }
@@ -163,10 +163,7 @@ impl Mesh {
     /// How many connections of the pod there were of a reason.
     #[track_caller]
     pub fn counted(&self, reason: &str) -> u64 {
-        let asked = ["status", "-o", "json", "--agent-url", "http://127.0.0.1:9"];
-        let said = self.agent.ask(&self.world.pod, &asked).succeeded().stdout;
-        let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
-        let counted = said["pods"][0]["counters"][reason].as_u64();
+        let counted = self.status()["counters"][reason].as_u64();
         counted.expect("a number")
     }
 

@@ -55,11 +55,7 @@ fn cni_in(node: &Node, command: &str, pod: &Pod, netns: &Netns) -> Outcome {
     serde_json::to_writer(&mut stdin, &network).expect("it reads");
     drop(stdin);
     let output = child.wait_with_output().expect("it ends");
-    Outcome {
-        status: output.status,
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    output.into()
 }
 
 #[test]
