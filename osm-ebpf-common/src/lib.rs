@@ -30,7 +30,7 @@ pub const GUARDED_PORTS: [u16; 4] = [15000, OUTBOUND_PORT, INBOUND_PORT, 15010];
 pub const SIDECAR_UID: u32 = 1500;
 /// The layout of the maps that one version of the agent has for itself. It changes with every
 /// incompatible change of [`maps`] that [`SHARED_LAYOUT`] is not about.
-pub const LAYOUT_VERSION: u32 = if cfg!(feature = "next-layout") { 4 } else { 3 };
+pub const LAYOUT_VERSION: u32 = if cfg!(feature = "next-layout") { 5 } else { 4 };
 /// The layout of the maps that all versions of the agent share: [`maps::OriginalDestination`],
 /// [`maps::HandshakeKey`], [`maps::ListenerKey`], [`maps::Counters`], [`maps::PodRecord`] and
 /// [`maps::State`]. Where it changes, pods have to be let go of before the agent is upgraded.

@@ -29,7 +29,7 @@ pub fn bind(ctx: SocketAddress, family: Family) -> Outcome {
         port,
         by_sidecar: pod.is_caller_the_sidecar(),
     };
-    // Always: how the sidecar is known may change before it listens.
+    // Always, and in which cgroup: how the sidecar is known may change before it listens.
     if asked.by_sidecar {
         mark_listener(ctx, port);
     }
@@ -51,6 +51,6 @@ fn mark_listener(ctx: SocketAddress, port: u16) {
     if direction_of(port).is_some()
         && let Some(socket) = ctx.socket()
     {
-        socket.mark_bound_by_sidecar();
+        socket.remember_binder(kernel::current_cgroup());
     }
 }

@@ -51,7 +51,8 @@ pub fn listening(operation: Operation, caller: impl FnOnce() -> Option<u32>) {
         return;
     }
     let family = operation.family();
-    for slot in 0..LISTENER_SLOTS {
+    for nth in 0..LISTENER_SLOTS {
+        let slot = ListenerKey::slot(nth);
         if operation.keep_listener(ListenerKey::new(cookie, direction, family, slot), false) {
             info!(
                 operation,
@@ -78,7 +79,8 @@ pub fn listening(operation: Operation, caller: impl FnOnce() -> Option<u32>) {
 #[inline(always)]
 fn is_the_sidecar_s(operation: Operation, pod: &Pod, caller: impl FnOnce() -> Option<u32>) -> bool {
     if pod.goes_by_cgroup() {
-        return operation.socket().is_some_and(Socket::is_bound_by_sidecar);
+        let binder = operation.socket().and_then(Socket::binder);
+        return binder.is_some() && binder == pod.entry.sidecar_cgroup();
     }
     caller() == Some(pod.entry.sidecar_uid())
 }
@@ -100,19 +102,30 @@ pub fn target(dialled: &OriginalDestination) -> Address {
 /// Gives a connection to the sidecar's listener for a direction, whatever address that is
 /// bound to; false where there is none that fits.
 ///
+/// Where listeners share a port (`SO_REUSEPORT`), the kernel shares out the connections: among all that are bound
+/// to it by the same user. Where the user does not make the sidecar, somebody else may be one of them. There, each of
+/// the listeners that were kept gets what falls between it and the one before it on the ring of the slots.
+///
 /// The verifier walks through all the slots wherever this stands: call it at one place, and ask
 /// afterwards for nothing that was known before, or it walks once more for each value. A walk for
 /// IPv6 is the second half of one for IPv4, which it knows by then.
 #[inline(always)]
 #[must_use]
 pub fn assign(lookup: Lookup, netns_cookie: u64, direction: Direction) -> bool {
+    let Some(pod) = Pod::find(netns_cookie) else {
+        return false;
+    };
+    // Numbers and no branches: see above.
+    let exactly = pod.wants_cgroup();
+    let start = exactly * ListenerKey::start(lookup.digest());
     // A listener of the packet's own family first; an IPv6 one may take IPv4 as well.
     let mut family = lookup.family();
     loop {
-        for slot in 0..u64::from(LISTENER_SLOTS) {
+        for nth in 0..u64::from(LISTENER_SLOTS) {
+            let slot = (start + nth) % u64::from(LISTENER_SLOTS);
             let key = ListenerKey::words(netns_cookie, direction, family, slot);
             if let Some(listener) = Listener::find(&key) {
-                let assigned = lookup.assign(&listener);
+                let assigned = lookup.assign(&listener, exactly);
                 listener.release();
                 if assigned {
                     return true;

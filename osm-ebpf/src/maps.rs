@@ -65,10 +65,10 @@ pub static ROUTES: LpmTrie<RouteKey, RouteEntry, 1_048_576> = LpmTrie::new();
 #[btf_map]
 pub static REMEMBERED: SkStorage<OriginalDestination> = SkStorage::new();
 
-/// Socket → that the sidecar bound it to one of its listeners' ports: asked of what listens, where the
-/// sidecar goes by its cgroup. Written by bind; goes with the socket.
+/// Socket → the cgroup in which the sidecar bound it to one of its listeners' ports: asked of what listens, where
+/// the sidecar goes by its cgroup. Written by bind; goes with the socket.
 #[btf_map]
-pub static BOUND_BY_SIDECAR: SkStorage<u32> = SkStorage::new();
+pub static BOUND_BY_SIDECAR: SkStorage<u64> = SkStorage::new();
 
 /// Shared. Connection → what was dialled, from the SYN until the sidecar's side is established or
 /// the app's socket closes. Written and removed by sockops. Also loopback address → the

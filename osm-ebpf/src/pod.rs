@@ -58,6 +58,13 @@ impl Pod {
         self.entry.goes_by_cgroup(self.policy)
     }
 
+    /// Whether the sidecar's identity is to be by cgroup as well: 0 or 1, which no branch makes known to the verifier.
+    #[inline(always)]
+    #[must_use]
+    pub const fn wants_cgroup(&self) -> u64 {
+        self.policy.bit(PolicyWord::SIDECAR_CGROUP)
+    }
+
     /// Whether its connections to and from the sidecar take the loopback shortcut.
     #[inline(always)]
     #[must_use]

@@ -169,7 +169,20 @@ impl Client {
         self.connection(&Request::Listen { address, reuseport })
     }
 
-    /// Accepts a connection on such a listener.
+    /// Binds a socket and does not listen yet.
+    #[track_caller]
+    pub fn bind(&mut self, address: &str) -> Connection {
+        let address = parse(address);
+        self.connection(&Request::Bind { address })
+    }
+
+    /// Listens on such a socket.
+    #[track_caller]
+    pub fn listen_on(&mut self, id: u64) -> Connection {
+        self.connection(&Request::ListenOn { id })
+    }
+
+    /// Accepts a connection on a listener.
     #[track_caller]
     pub fn accept(&mut self, id: u64) -> Connection {
         self.connection(&Request::Accept { id })

@@ -107,7 +107,17 @@ pub enum Request {
         /// With `SO_REUSEPORT`.
         reuseport: bool,
     },
-    /// `accept()` on such a socket. Answer: the accepted connection.
+    /// `bind()`, as before `listen()`. Answer: a connection without a peer.
+    Bind {
+        /// To what.
+        address: SocketAddr,
+    },
+    /// `listen()` on such a socket. Answer: likewise.
+    ListenOn {
+        /// The bound socket.
+        id: u64,
+    },
+    /// `accept()` on a listening socket. Answer: the accepted connection.
     Accept {
         /// The listening socket.
         id: u64,

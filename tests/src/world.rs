@@ -9,7 +9,7 @@
 //! Every world is alone with its addresses, so that all have the same ones.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ pub struct World {
     pub pod: Pod,
     /// Everything else.
     pub outside: Outside,
-    pods: AtomicU8,
+    pods: AtomicU16,
 }
 
 impl World {
@@ -61,11 +61,11 @@ impl World {
         Some(Self {
             pod: Pod::new(&outside.netns, 1, Cgroup::new()),
             outside,
-            pods: AtomicU8::new(2),
+            pods: AtomicU16::new(2),
         })
     }
 
-    /// Another pod, numbered on: 10.77.2.2, 10.77.3.2 … The pods reach each other.
+    /// Another pod, numbered on: 10.77.2.2, 10.77.3.2 …, 10.77.255.2, 10.101.0.2 … The pods reach each other.
     #[must_use]
     pub fn add_pod(&self) -> Pod {
         self.add_pod_in(Cgroup::new())
@@ -98,6 +98,18 @@ impl Drop for World {
     }
 }
 
+/// An address of a pod's network, 10.77.0.0/24 and so on.
+fn address_v4(pod: u16, host: u8) -> Ipv4Addr {
+    let [block, third] = pod.to_be_bytes();
+    let second = if block == 0 { 77 } else { 100 + block };
+    Ipv4Addr::new(10, second, third, host)
+}
+
+/// Likewise of fd77::/64 and so on.
+const fn address_v6(pod: u16, host: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd77, pod, 0, 0, 0, 0, 0, host)
+}
+
 /// A pod: a network namespace, a cgroup, and processes in both.
 #[derive(Debug)]
 pub struct Pod {
@@ -109,25 +121,23 @@ pub struct Pod {
     /// The pod's network namespace.
     pub netns: Netns,
     name: String,
-    number: u8,
+    number: u16,
 }
 
 impl Pod {
-    fn new(outside: &Netns, number: u8, cgroup: Cgroup) -> Self {
+    fn new(outside: &Netns, number: u16, cgroup: Cgroup) -> Self {
         let netns = Netns::new();
         // As container runtimes do: applications bind port 80 without privilege.
         netns.sysctl("net/ipv4/ip_unprivileged_port_start", "0");
-        let [near4, near6, far4, far6] = [
-            format!("10.77.{number}.2/24"),
-            format!("fd77:{number:x}::2/64"),
-            format!("10.77.{number}.1/24"),
-            format!("fd77:{number:x}::1/64"),
-        ];
-        let _ = Veth::new((&netns, "eth0"), (outside, &format!("pod{number}")))
-            .addresses(&[(&near4, &far4), (&near6, &far6)]);
-        netns.ip(&[format!("route add default via 10.77.{number}.1")]);
+        let [near4, far4] = [2, 1].map(|host| address_v4(number, host));
+        let [near6, far6] = [2, 1].map(|host| address_v6(number, host));
+        let _ = Veth::new((&netns, "eth0"), (outside, &format!("pod{number}"))).addresses(&[
+            (&format!("{near4}/24"), &format!("{far4}/24")),
+            (&format!("{near6}/64"), &format!("{far6}/64")),
+        ]);
+        netns.ip(&[format!("route add default via {far4}")]);
         if has_ipv6() {
-            netns.ip(&[format!("route add ::/0 via fd77:{number:x}::1")]);
+            netns.ip(&[format!("route add ::/0 via {far6}")]);
         }
         Self {
             app_cgroup: cgroup.child("app"),
@@ -148,13 +158,13 @@ impl Pod {
     /// Its IPv4 address.
     #[must_use]
     pub fn ip4(&self) -> IpAddr {
-        Ipv4Addr::new(10, 77, self.number, 2).into()
+        address_v4(self.number, 2).into()
     }
 
     /// Its IPv6 address.
     #[must_use]
     pub fn ip6(&self) -> IpAddr {
-        Ipv6Addr::new(0xfd77, self.number.into(), 0, 0, 0, 0, 0, 2).into()
+        address_v6(self.number, 2).into()
     }
 
     /// The cgroup of the application's processes.

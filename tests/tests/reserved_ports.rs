@@ -176,6 +176,29 @@ fn listener_from_before_the_enrolment_is_never_the_sidecar_s() {
     expect_outbound(&mut sidecar, &connection, REMOTE, pod.ip4());
 }
 
+/// The kernel says nothing of a port that it chooses itself.
+#[test]
+fn port_that_the_kernel_chooses_is_not_guarded_and_gets_nothing() {
+    let Some(mesh) = Mesh::attached(&Lists::default()) else {
+        return;
+    };
+    let pod = &mesh.world.pod;
+    pod.netns
+        .sysctl("net/ipv4/ip_local_port_range", "15001 15001");
+    let mut app = pod.app();
+    let thief = app.listen("0.0.0.0:0");
+    assert_eq!(thief.error, None);
+    assert_eq!(thief.local.map(|local| local.port()), Some(15001));
+    expect_refused(&mut app, Dial::to(REMOTE).bind("0.0.0.0:2000"));
+    assert_eq!(mesh.status()["counters"]["refuse-no-outbound-listener"], 1);
+    // Whose it is when it is free again, the guard decides.
+    app.close(thief.id);
+    let mut sidecar = pod.sidecar();
+    let _remote = mesh.world.outside.server("remote", &[REMOTE]);
+    let connection = app.connect(Dial::to(REMOTE).bind("0.0.0.0:2001"));
+    expect_outbound(&mut sidecar, &connection, REMOTE, pod.ip4());
+}
+
 #[test]
 fn who_was_refused_is_told() {
     let Some(mesh) = Mesh::attached(&Lists::default()) else {

@@ -103,6 +103,23 @@ fn identity_changes_under_a_running_pod() {
     expect_direct(&mut sidecar, &owner.connect(REMOTE), "remote");
 }
 
+/// New lists say nothing of it.
+#[test]
+fn cgroup_that_was_given_once_stays_known() {
+    let Some(mesh) = Mesh::new() else { return };
+    let pod = &mesh.world.pod;
+    let mut sidecar = pod.sidecar();
+    let _remote = mesh.world.outside.server("remote", &[REMOTE]);
+    let mut stranger = pod.stranger();
+    let _ = attach(&mesh, "uid", Some(pod.sidecar_cgroup())).succeeded();
+    for _ in 0..2 {
+        let _ = attach(&mesh, "uid-and-cgroup", None).succeeded();
+        let connection = stranger.connect(REMOTE);
+        expect_outbound(&mut sidecar, &connection, REMOTE, pod.ip4());
+    }
+    assert_eq!(mesh.status()["sidecar_cgroup"], pod.sidecar_cgroup().id());
+}
+
 /// Whether the listener is older than the enrolment or not.
 #[rstest]
 fn listener_of_the_sidecar_s_user_elsewhere_gets_nothing(#[values(false, true)] is_older: bool) {
@@ -160,6 +177,65 @@ fn listener_from_before_the_identity_was_changed_gets_nothing() {
 }
 
 /// The sidecar's own listeners are found in its container, as they are elsewhere.
+/// Nor what it bound then and listens on only now.
+#[test]
+fn socket_bound_before_the_identity_was_changed_gets_nothing() {
+    let Some(mesh) = Mesh::new() else { return };
+    let pod = &mesh.world.pod;
+    let _ = attach(&mesh, "uid", Some(pod.sidecar_cgroup())).succeeded();
+    let mut stranger = pod.stranger();
+    let bound = ["0.0.0.0:15001", "0.0.0.0:15003"].map(|address| stranger.bind(address).id);
+    let _ = attach(&mesh, "uid-and-cgroup", Some(pod.sidecar_cgroup())).succeeded();
+    for id in bound {
+        assert_eq!(stranger.listen_on(id).error, None);
+    }
+    expect_refused(&mut pod.app(), Dial::to(REMOTE));
+    expect_refused(&mut mesh.world.outside.client(), Dial::to(OWN));
+}
+
+/// As many connections as show that each of a few listeners gets some.
+const MANY: usize = 64;
+
+/// The kernel would share out the connections among all sockets of a user that share a port.
+#[test]
+fn listener_that_shares_the_sidecar_s_ports_elsewhere_gets_nothing() {
+    let Some(mesh) = Mesh::new() else { return };
+    let (pod, outside) = (&mesh.world.pod, &mesh.world.outside);
+    let _remote = outside.server("remote", &[REMOTE]);
+    let _local = pod.server("local", &["0.0.0.0:8080"]);
+    let mut thief = Actor::start("thief", &place(pod, pod.app_cgroup()), &SHARED);
+    let _ = attach(&mesh, "uid-and-cgroup", Some(pod.sidecar_cgroup())).succeeded();
+    let mut workers = [(); 3].map(|()| pod.sidecar_with(&SHARED[1..]));
+    let (mut app, mut client) = (pod.app(), outside.client());
+    for _ in 0..MANY {
+        assert_eq!(app.connect(REMOTE).answered_by(), "remote");
+        assert_eq!(client.connect(OWN).answered_by(), "local");
+    }
+    thief.expect_no_connection();
+    for worker in &mut workers {
+        assert_ne!(worker.drain().len(), 0, "a worker got nothing");
+    }
+    let [first, mut second, third] = workers;
+    first.stop();
+    third.stop();
+    for _ in 0..MANY {
+        assert_eq!(app.connect(REMOTE).answered_by(), "remote");
+    }
+    assert_eq!(second.drain().len(), MANY);
+    second.stop();
+    expect_refused(&mut app, Dial::to(REMOTE));
+    thief.expect_no_connection();
+}
+
+/// A sidecar whose ports others of its user may share.
+const SHARED: [&str; 5] = [
+    "sidecar",
+    "--outbound",
+    "0.0.0.0:15001,reuseport",
+    "--inbound",
+    "0.0.0.0:15003,reuseport",
+];
+
 #[test]
 fn sidecar_from_before_the_enrolment_is_found() {
     let Some(mesh) = Mesh::new() else { return };

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::value_parser;
 
 use crate::long::{self, Test};
 use crate::workspace::Workspace;
@@ -17,11 +18,14 @@ const TEST: Test = Test {
 #[derive(clap::Args)]
 pub struct Args {
     /// For how long.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u64).range(1..))]
     minutes: u64,
     /// Gives what happens and what is dialled, not when [default: the time].
     #[arg(long)]
     seed: Option<u64>,
+    /// How long each pod's clients rest between two connections, which leaves the machine to others as well.
+    #[arg(long, default_value_t = 0, value_name = "MILLISECONDS")]
+    rest: u64,
 }
 
 /// Builds and runs it; ends with what was done, where connections landed, and what was wrong.
@@ -33,6 +37,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let variables = [
         ("OSM_SOAK_SECONDS", args.minutes * 60),
         ("OSM_SOAK_SEED", long::seed(args.seed)),
+        ("OSM_SOAK_REST_MS", args.rest),
     ];
     let variables = variables.map(|(name, value)| (name, value.to_string().into()));
     long::run(workspace, &TEST, variables.to_vec())

@@ -109,7 +109,7 @@ impl Attach {
             std::mem::take(&mut self.pod_addresses),
         )?;
         let sidecar_cgroup = match &self.sidecar_cgroup {
-            None => SidecarCgroup::Unknown,
+            None => SidecarCgroup::Unsaid,
             Some(path) => SidecarCgroup::Known(pod.cgroup.open_below(path, &root)?),
         };
         Ok(Pod {

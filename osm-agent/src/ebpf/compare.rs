@@ -6,13 +6,11 @@ use std::{
     os::fd::AsFd as _,
 };
 
-use osm_ebpf_common::{
-    decision::Direction,
-    maps::{MAX_PODS, PodRecord, PolicyWord},
-};
+use osm_ebpf_common::{decision::Direction, maps::PodRecord};
 
 use super::{
     Ebpf,
+    enrol::sidecar_cgroup,
     hooks::{INBOUND, INBOUND_CODE, is_known_to},
     links::{Condition, Links},
     listeners,
@@ -252,8 +250,8 @@ impl Ebpf {
         if unheard.is_empty() {
             return Ok(());
         }
-        let word = self.maps.policy(record.slot().min(MAX_PODS - 1))?;
-        let present = listeners::directions(pod, word.has(PolicyWord::SIDECAR_CGROUP))?;
+        let cgroup = self.in_force(cookie)?.and_then(sidecar_cgroup);
+        let present = listeners::directions(pod, cgroup)?;
         for direction in unheard {
             if present.contains(&direction) {
                 let which = match direction {

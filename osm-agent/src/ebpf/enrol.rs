@@ -97,7 +97,7 @@ impl Ebpf {
     }
 
     /// A pod and its lists as the maps of this version describe them.
-    fn in_force(&self, cookie: u64) -> Result<Option<(PodEntry, PolicyWord)>> {
+    pub(super) fn in_force(&self, cookie: u64) -> Result<Option<(PodEntry, PolicyWord)>> {
         let entry = self.maps.pod(cookie)?;
         let entry = entry.filter(|entry| entry.slot() < MAX_PODS);
         entry
@@ -146,8 +146,9 @@ impl Ebpf {
             if pod.shares_cgroup {
                 maps.describe(pod, slot, word)?;
             }
-            let by_cgroup = word.has(PolicyWord::SIDECAR_CGROUP);
-            listeners::find(pod, &mut maps.listeners, &BOTH, by_cgroup)
+            let entry = maps.pod(pod.netns.cookie()?)?;
+            let cgroup = entry.and_then(|entry| sidecar_cgroup((entry, word)));
+            listeners::find(pod, &mut maps.listeners, &BOTH, cgroup)
         })
     }
 
@@ -192,10 +193,7 @@ impl Ebpf {
         let listeners = &mut maps.listeners;
         let find = || match unheard.as_slice() {
             [] => Ok(0),
-            unheard => {
-                let by_cgroup = word.has(PolicyWord::SIDECAR_CGROUP);
-                listeners::find(pod, listeners, unheard, by_cgroup)
-            }
+            unheard => listeners::find(pod, listeners, unheard, cgroup),
         };
         let is_moved = if self.state.pod(cookie).is_dir() {
             links.ensure(find)?
@@ -232,7 +230,7 @@ impl Ebpf {
 }
 
 /// By which the sidecar is told from others of the same user, where it is.
-fn sidecar_cgroup((entry, word): (PodEntry, PolicyWord)) -> Option<u64> {
+pub(super) fn sidecar_cgroup((entry, word): (PodEntry, PolicyWord)) -> Option<u64> {
     let cgroup = entry.sidecar_cgroup();
     cgroup.filter(|_| entry.goes_by_cgroup(word))
 }

@@ -22,12 +22,12 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 use super::found;
 use crate::{
     error::{Result, Tried as _},
-    pod::{Pod, SidecarCgroup},
+    pod::Pod,
 };
 
 /// Finds the sidecar's listening sockets in the pod's processes and keeps those for the
-/// directions asked for; returns how many there were. `by_cgroup`: only processes of the sidecar's
-/// cgroup have some, where that is known.
+/// directions asked for; returns how many there were. `cgroup`: by which the sidecar is told from others of its user,
+/// where it is.
 ///
 /// A process that can't be inspected is skipped: it may just end, or an app may have made
 /// itself so, and must not keep the pod from being intercepted.
@@ -38,10 +38,10 @@ pub fn find(
     pod: &Pod,
     listeners: &mut SockHash<MapData, ListenerKey>,
     wanted: &[Direction],
-    by_cgroup: bool,
+    cgroup: Option<u64>,
 ) -> Result<usize> {
     let cookie = pod.netns.cookie()?;
-    let found = look(pod, by_cgroup)?;
+    let found = look(pod, cgroup)?;
     for listener in &found {
         if direction(listener.address).is_some_and(|it| wanted.contains(&it)) {
             keep(cookie, listener, listeners)
@@ -69,27 +69,24 @@ pub fn forget(cookie: u64, listeners: &mut SockHash<MapData, ListenerKey>) -> Re
 ///
 /// # Errors
 /// Where the pod's processes can't be listed.
-pub fn directions(pod: &Pod, by_cgroup: bool) -> Result<Vec<Direction>> {
-    let found = look(pod, by_cgroup)?;
+pub fn directions(pod: &Pod, cgroup: Option<u64>) -> Result<Vec<Direction>> {
+    let found = look(pod, cgroup)?;
     Ok(found
         .iter()
         .filter_map(|found| direction(found.address))
         .collect())
 }
 
-fn look(pod: &Pod, by_cgroup: bool) -> Result<Vec<Found>> {
+fn look(pod: &Pod, cgroup: Option<u64>) -> Result<Vec<Found>> {
     let netns = pod.netns.inode()?;
     let mut seen = HashSet::new();
     let mut found = Vec::new();
-    let cgroup = match &pod.sidecar_cgroup {
-        SidecarCgroup::Known(cgroup) if by_cgroup => cgroup,
-        // Whose they are can't be told.
-        SidecarCgroup::Unsaid if by_cgroup => return Ok(Vec::new()),
-        _ => &pod.cgroup,
-    };
-    let processes = cgroup
-        .processes()
-        .tried(|| format!("list the processes of {}", cgroup.path().display()))?;
+    let processes = cgroup.map_or_else(
+        || pod.cgroup.processes(),
+        |number| pod.cgroup.processes_of(number),
+    );
+    let processes =
+        processes.tried(|| format!("list the processes of {}", pod.cgroup.path().display()))?;
     for pid in processes {
         let of_process = of_process(pid, netns, pod.sidecar_uid).unwrap_or_default();
         found.extend(of_process.into_iter().filter(|it| seen.insert(it.inode)));
@@ -177,7 +174,8 @@ fn keep(
     } else {
         Family::V6
     };
-    for slot in 0..LISTENER_SLOTS {
+    for nth in 0..LISTENER_SLOTS {
+        let slot = ListenerKey::slot(nth);
         let key = ListenerKey::new(netns_cookie, direction, family, slot);
         match listeners.insert(key, found.socket.as_raw_fd(), BPF_NOEXIST) {
             Err(MapError::SyscallError(error))
@@ -187,4 +185,37 @@ fn keep(
     }
     // As many as there are slots: the others are of the same kind, and share their work.
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listeners_lie_evenly_on_the_ring_however_many_there_are() {
+        for count in 1..=LISTENER_SLOTS {
+            let mut slots: Vec<_> = (0..count).map(ListenerKey::slot).collect();
+            slots.sort_unstable();
+            let before = slots.last().map(|last| last.wrapping_sub(LISTENER_SLOTS));
+            let before = before.into_iter().chain(slots.clone());
+            let shares: Vec<_> = slots
+                .iter()
+                .zip(before)
+                .map(|(slot, before)| slot.wrapping_sub(before))
+                .collect();
+            let (least, most) = (shares.iter().min(), shares.iter().max());
+            assert!(
+                least
+                    .zip(most)
+                    .is_some_and(|(least, most)| *least > 0 && *most <= 2 * least),
+                "{shares:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_slot_is_a_start() {
+        let starts: HashSet<_> = (0..1 << 16).map(ListenerKey::start).collect();
+        assert_eq!(starts, (0..LISTENER_SLOTS.into()).collect());
+    }
 }

@@ -72,7 +72,7 @@ pub const OWN: [Definition; 18] = [
     Definition::of::<PortPageKey, PortPage>("PORT_PAGES"),
     Definition::of::<InterfaceKey, u32>("INTERFACES"),
     Definition::of::<[u8; 4 + size_of::<RouteKey>()], RouteEntry>("ROUTES"),
-    Definition::of::<u32, u32>("BOUND_BY_SIDECAR"),
+    Definition::of::<u32, u64>("BOUND_BY_SIDECAR"),
     Definition::of::<(), ()>("EVENTS"),
     Definition::of::<u32, u64>("MONITOR"),
     Definition::of::<ShortcutKey, u32>("SHORTCUTS"),

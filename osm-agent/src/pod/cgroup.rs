@@ -112,6 +112,20 @@ impl Cgroup {
     pub fn processes(&self) -> io::Result<Vec<i32>> {
         processes_below(&self.path)
     }
+
+    /// The processes of the one cgroup below it that the kernel knows by a number; none where it is gone.
+    ///
+    /// # Errors
+    /// Where a directory of it can't be read, other than by having gone.
+    pub fn processes_of(&self, number: u64) -> io::Result<Vec<i32>> {
+        let mut found = Vec::new();
+        walk(&self.path, |directory, processes| {
+            if fs::metadata(directory).is_ok_and(|it| it.ino() == number) {
+                found = processes;
+            }
+        })?;
+        Ok(found)
+    }
 }
 
 /// The processes in a cgroup and below it, of either version; 0 for those that this PID
@@ -121,11 +135,17 @@ impl Cgroup {
 /// Where a directory of it can't be read, other than by having gone.
 pub fn processes_below(cgroup: &Path) -> io::Result<Vec<i32>> {
     let mut found = Vec::new();
+    walk(cgroup, |_, processes| found.extend(processes))?;
+    Ok(found)
+}
+
+/// Shows each cgroup from one on, and the processes that are in it itself.
+fn walk(cgroup: &Path, mut show: impl FnMut(&Path, Vec<i32>)) -> io::Result<()> {
     let mut directories = vec![cgroup.to_owned()];
     while let Some(directory) = directories.pop() {
         match look_into(&directory) {
             Ok((processes, below)) => {
-                found.extend(processes);
+                show(&directory, processes);
                 directories.extend(below);
             }
             // A threaded cgroup has no processes of its own; a container may just end.
@@ -133,7 +153,7 @@ pub fn processes_below(cgroup: &Path) -> io::Result<Vec<i32>> {
             Err(error) => return Err(error),
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// The number of the cgroup (v2) that a process is in.

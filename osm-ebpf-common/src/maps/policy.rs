@@ -60,6 +60,13 @@ impl PolicyWord {
     pub const fn has(self, flag: u32) -> bool {
         self.0 & ((flag as u64) << 32) != 0
     }
+
+    /// [`Self::has`] as 0 or 1, for where a program must not go one way or the other for it. `flag` is one flag.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bit(self, flag: u32) -> u64 {
+        (self.0 >> (32 + flag.trailing_zeros())) & 1
+    }
 }
 
 /// A policy and an IPv4 address that its ranges say nothing against. One aligned 64-bit word, so

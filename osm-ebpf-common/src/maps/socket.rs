@@ -249,6 +249,23 @@ impl ListenerKey {
         }
     }
 
+    /// The slots in the order in which they are taken, `nth` below [`super::LISTENER_SLOTS`]: each halves a gap between
+    /// those before it. So listeners lie about evenly on the ring of the slots, however many there are.
+    #[inline(always)]
+    #[must_use]
+    pub const fn slot(nth: u32) -> u32 {
+        nth.reverse_bits() >> (u32::BITS - super::LISTENER_SLOTS.trailing_zeros())
+    }
+
+    /// The slot from which the listener of a connection with these addresses and ports is looked for on that ring.
+    #[inline(always)]
+    #[must_use]
+    pub const fn start(digest: u64) -> u64 {
+        // Multiplicative hashing, as for loopback addresses.
+        digest.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            >> (u64::BITS - super::LISTENER_SLOTS.trailing_zeros())
+    }
+
     /// The same key as two words: by whole words, the verifier of the kernel follows fewer
     /// states than by the fields.
     #[inline(always)]

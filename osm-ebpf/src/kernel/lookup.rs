@@ -3,7 +3,7 @@
 use core::{arch::asm, mem::offset_of, ptr};
 
 use aya_ebpf::{
-    bindings::bpf_sk_lookup,
+    bindings::{BPF_SK_LOOKUP_F_NO_REUSEPORT, bpf_sk_lookup},
     btf_maps::ProgramArray,
     helpers::{bpf_sk_assign, bpf_tail_call},
     programs::SkLookupContext,
@@ -121,10 +121,14 @@ impl Lookup {
 
     /// Gives the connection to a listener; false where the kernel says it does not fit, as
     /// an IPv6-only listener does not fit an IPv4 connection.
+    ///
+    /// Where `exactly` is 0, the kernel then chooses among those that share the listener's port (`SO_REUSEPORT`).
+    /// Where it is 1, it does not.
     #[inline(always)]
     #[must_use]
-    pub fn assign(self, listener: &Listener) -> bool {
+    pub fn assign(self, listener: &Listener, exactly: u64) -> bool {
+        let flags = exactly * u64::from(BPF_SK_LOOKUP_F_NO_REUSEPORT);
         // SAFETY: the context is the one the program was called with, the reference is held.
-        unsafe { bpf_sk_assign(self.0.cast(), listener.0.0.as_ptr().cast(), 0) == 0 }
+        unsafe { bpf_sk_assign(self.0.cast(), listener.0.0.as_ptr().cast(), flags) == 0 }
     }
 }

@@ -119,27 +119,27 @@ impl Socket {
         Ok(())
     }
 
-    /// Notes that the sidecar bound it to one of its listeners' ports.
+    /// Notes in which cgroup the sidecar bound it to one of its listeners' ports.
     #[inline(always)]
-    pub fn mark_bound_by_sidecar(self) {
-        let mut mark = 1_u32;
+    pub fn remember_binder(self, cgroup: u64) {
+        let mut cgroup = cgroup;
         // SAFETY: as in `remember`, of another map.
         unsafe {
             bpf_sk_storage_get(
                 map_pointer(&BOUND_BY_SIDECAR),
                 self.0.as_ptr().cast(),
-                (&raw mut mark).cast(),
+                (&raw mut cgroup).cast(),
                 BPF_SK_STORAGE_GET_F_CREATE.into(),
             )
         };
     }
 
-    /// Whether that was noted.
+    /// What was noted; none where nothing was.
     #[inline(always)]
     #[must_use]
-    pub fn is_bound_by_sidecar(self) -> bool {
+    pub fn binder(self) -> Option<u64> {
         // SAFETY: as in `memory`, of another map.
-        let mark = unsafe {
+        let cgroup = unsafe {
             bpf_sk_storage_get(
                 map_pointer(&BOUND_BY_SIDECAR),
                 self.0.as_ptr().cast(),
@@ -147,7 +147,8 @@ impl Socket {
                 0,
             )
         };
-        !mark.is_null()
+        // SAFETY: an element stays readable until the program ends; it is a u64, and aligned.
+        NonNull::new(cgroup.cast::<u64>()).map(|cgroup| unsafe { cgroup.read() })
     }
 
     /// Forgets what was remembered.

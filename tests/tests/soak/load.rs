@@ -8,7 +8,8 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    thread::Scope,
+    thread::{self, Scope},
+    time::Duration,
 };
 
 use fastrand::Rng;
@@ -59,13 +60,14 @@ impl Drop for Ending<'_> {
 }
 
 impl Load {
-    /// Connects to and from a pod, one connection after the other.
+    /// Connects to and from a pod, one connection after the other, with a rest in between.
     pub fn start<'scope>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
         pod: &'scope PodUnderLoad,
         outside: Client,
         seed: u64,
+        rest: Duration,
     ) {
         let mut clients = Clients {
             app: pod.pod.app(),
@@ -76,6 +78,7 @@ impl Load {
         scope.spawn(move || {
             while !self.is_over.load(Relaxed) {
                 self.one(pod, &mut clients);
+                thread::sleep(rest);
             }
         });
     }

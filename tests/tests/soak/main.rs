@@ -29,6 +29,7 @@ fn every_connection_lands_where_the_decision_function_says() {
     }
     let seed = number("OSM_SOAK_SEED").unwrap_or(1);
     let time = Duration::from_secs(number("OSM_SOAK_SECONDS").unwrap_or(15));
+    let rest = Duration::from_millis(number("OSM_SOAK_REST_MS").unwrap_or(0));
     let Some(mut scene) = Scene::new(PODS) else {
         return;
     };
@@ -37,7 +38,8 @@ fn every_connection_lands_where_the_decision_function_says() {
     let chaos = thread::scope(|scope| {
         let ending = load.ending();
         for (number, pod) in (1..).zip(&scene.pods) {
-            load.start(scope, pod, scene.world.outside.client(), seed ^ number);
+            let outside = scene.world.outside.client();
+            load.start(scope, pod, outside, seed ^ number, rest);
         }
         let mut chaos = Chaos::new(&mut scene.node, &scene.world, &scene.pods, seed);
         let end = Instant::now() + time;

@@ -79,10 +79,13 @@ fn same_user(view: &PodView, users: &Users) -> Option<Problem> {
     if users.strangers.is_empty() {
         return None;
     }
-    let fate = if view.goes_by_cgroup() {
-        "intercepted like any other"
+    let (fate, then) = if view.goes_by_cgroup() {
+        ("intercepted like any other", "")
     } else {
-        "not intercepted"
+        (
+            "not intercepted",
+            ", or set spec.sidecar.identity: uid-and-cgroup",
+        )
     };
     let named = users.strangers.iter().take(NAMED);
     let named: Vec<_> = named
@@ -97,6 +100,6 @@ fn same_user(view: &PodView, users: &Users) -> Option<Problem> {
             "outside of the sidecar's container, {}{more} runs as the sidecar's user {user}, and is {fate}",
             named.join(", ")
         ),
-        todo(", or set spec.sidecar.identity: uid-and-cgroup"),
+        todo(then),
     ))
 }

@@ -17,7 +17,7 @@ use osm_tests::sys;
 use socket2::{Protocol, Socket, Type};
 
 use crate::connect::{Handle, domain, step_error};
-use crate::listen::Spec;
+use crate::listen::{self, Spec};
 use crate::{load, print};
 
 /// Obeys until stdin ends.
@@ -94,6 +94,8 @@ impl Client {
             Request::Listen { address, reuseport } => {
                 Answer::Connection(self.listen(address, reuseport))
             }
+            Request::Bind { address } => Answer::Connection(self.bind(address)),
+            Request::ListenOn { id } => Answer::Connection(self.listen_on(id)?),
             Request::Accept { id } => Answer::Connection(self.accept(id)?),
             Request::Udp(udp) => Answer::Echo(datagram(&udp).unwrap_or_else(|error| Echo {
                 error: Some(step_error(&error)),
@@ -136,11 +138,26 @@ impl Client {
 
     fn listen(&mut self, address: SocketAddr, reuseport: bool) -> Connection {
         let spec = Spec {
-            address,
-            v6only: false,
             reuseport,
+            ..Spec::at(address)
         };
-        match spec.open() {
+        self.keep_listener(spec.open())
+    }
+
+    fn bind(&mut self, address: SocketAddr) -> Connection {
+        self.keep_listener(Spec::at(address).bind())
+    }
+
+    fn listen_on(&mut self, id: u64) -> Result<Connection> {
+        let handle = self.socket(id)?;
+        let result = listen::listen(handle.socket());
+        let mut connection = handle.describe(id);
+        connection.error = result.err().map(|error| step_error(&error));
+        Ok(connection)
+    }
+
+    fn keep_listener(&mut self, opened: Result<Socket>) -> Connection {
+        match opened {
             Ok(socket) => {
                 let id = self.keep(Handle::new(socket));
                 let mut connection = self.sockets[&id].describe(id);

@@ -1,5 +1,6 @@
 //! Listening sockets.
 
+use std::io;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
@@ -23,13 +24,10 @@ impl FromStr for Spec {
     fn from_str(text: &str) -> Result<Self> {
         let mut words = text.split(',');
         let address = words.next().unwrap_or_default();
-        let mut spec = Self {
-            address: address
-                .parse()
-                .map_err(|error| anyhow!("{address:?} is not ADDRESS:PORT: {error}"))?,
-            v6only: false,
-            reuseport: false,
-        };
+        let address = address
+            .parse()
+            .map_err(|error| anyhow!("{address:?} is not ADDRESS:PORT: {error}"))?;
+        let mut spec = Self::at(address);
         for word in words {
             match word {
                 "v6only" => spec.v6only = true,
@@ -42,8 +40,24 @@ impl FromStr for Spec {
 }
 
 impl Spec {
+    /// Without options.
+    pub fn at(address: SocketAddr) -> Self {
+        Self {
+            address,
+            v6only: false,
+            reuseport: false,
+        }
+    }
+
     /// Opens the TCP listener.
     pub fn open(&self) -> Result<Socket> {
+        let socket = self.bind()?;
+        listen(&socket).with_context(|| format!("listening on {}", self.address))?;
+        Ok(socket)
+    }
+
+    /// Opens it and does not listen yet.
+    pub fn bind(&self) -> Result<Socket> {
         let listening = || format!("listening on {}", self.address);
         let domain = Domain::for_address(self.address);
         let socket =
@@ -54,9 +68,13 @@ impl Spec {
             socket.set_only_v6(self.v6only)?;
         }
         socket.bind(&self.address.into()).with_context(listening)?;
-        socket.listen(4096).with_context(listening)?;
         Ok(socket)
     }
+}
+
+/// Listens on a socket that is bound.
+pub fn listen(socket: &Socket) -> io::Result<()> {
+    socket.listen(4096)
 }
 
 /// The address that a socket got.

@@ -125,11 +125,7 @@ fn or_default(given: Vec<Spec>, none: bool, port: u16) -> Vec<Spec> {
     if none || !given.is_empty() {
         return given;
     }
-    vec![Spec {
-        address: (Ipv4Addr::UNSPECIFIED, port).into(),
-        v6only: false,
-        reuseport: false,
-    }]
+    vec![Spec::at((Ipv4Addr::UNSPECIFIED, port).into())]
 }
 
 impl Sidecar {
