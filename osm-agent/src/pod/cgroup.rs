@@ -63,7 +63,7 @@ impl Cgroup {
     /// Where the path is no cgroup of v2, or not below this one.
     pub fn open_below(&self, path: &Path, root: &Path) -> Result<Self> {
         let path = root.join(path);
-        let what = format!("--sidecar-cgroup {}", path.display());
+        let what = format!("the sidecar's cgroup {}", path.display());
         let advice = format!("give a directory below {}", self.path.display());
         let resolved = path.canonicalize();
         let resolved = resolved

@@ -77,10 +77,12 @@ fn sidecar_s_container_is_found_by_its_id_once_it_has_a_process() {
         assert_eq!(id(&tree, &spec), None, "{directory}");
         spec.sidecar = Some(SidecarPlace::Cgroup(own.clone()));
         assert_eq!(id(&tree, &spec), Some(expected), "{directory}");
-        spec.sidecar = Some(SidecarPlace::Cgroup(
-            world.pod.sidecar_cgroup().path().into(),
-        ));
-        assert_eq!(id(&tree, &spec), None, "another pod's");
+        spec.sidecar = Some(SidecarPlace::Cgroup(own.join("later")));
+        assert_eq!(id(&tree, &spec), None, "it may come yet");
+        let other = world.pod.sidecar_cgroup().path();
+        spec.sidecar = Some(SidecarPlace::Cgroup(other.into()));
+        let why = format!("{}: is not below the pod's cgroup", other.display());
+        expect_unfit(tree.locate(&spec, None), &why);
     }
 }
 

@@ -39,8 +39,8 @@ the agent: intercepted, waiting, failed, refused), detail, problems, warnings [{
 lists_problem; where it is pinned also policy {id, digest, ranges, outbound_ports, inbound_ports,
 interfaces, dual_stack, pod_ip, shortcut, reserved_port_guard, sidecar_identity}, listeners
 {outbound, inbound}, connections {redirected, passed, refused}, counters {REASON: number},
-handshakes, programs {version, is_this_version}, sidecar_uid, sidecar_cgroup, addresses,
-netns_cookie, cgroup, cgroup_path. Names do not change; new ones may come.
+handshakes (and destinations that stay known), programs {version, is_this_version}, sidecar_uid,
+sidecar_cgroup, addresses, netns_cookie, cgroup, cgroup_path. Names do not change; new ones may come.
 
 Exit status: 0 if it can be told how the pods are, 1 if not, or on problems with --fail-on-problems.
 

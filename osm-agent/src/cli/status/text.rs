@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use osm_ebpf_common::maps::{MAX_DESTINATIONS_PER_POD, MAX_HANDSHAKES_PER_POD};
+
 use super::report::{Connections, Kernel, Listens, PodReport, Problem, Report};
 use crate::{
     cli::style::{WIDTH, bad, columns, faint, good, heading, short, shortened},
@@ -297,9 +299,17 @@ fn of_kernel(kernel: &Kernel) -> Vec<(&'static str, String)> {
     facts.extend(
         kernel
             .handshakes
-            .map(|it| ("handshakes on their way", it.to_string())),
+            .map(|it| ("notes of what was dialled", notes(it))),
     );
     facts
+}
+
+/// They count together in the kernel.
+fn notes(number: u64) -> String {
+    format!(
+        "{number} of {MAX_HANDSHAKES_PER_POD}: handshakes on their way, and up to {MAX_DESTINATIONS_PER_POD} \
+         destinations, which stay"
+    )
 }
 
 fn summary(report: &Report) -> String {

@@ -155,8 +155,9 @@ impl Locator {
             check_shared(&place, &netns, member.as_ref())?;
         }
         let pod = pod(&spec.name, place, netns, member.as_ref())?;
+        let sidecar = sidecar::cgroup(spec.sidecar.as_ref(), &pod.cgroup, &self.root);
         Ok(Pod {
-            sidecar_cgroup: sidecar::cgroup(spec.sidecar.as_ref(), &pod.cgroup, &self.root),
+            sidecar_cgroup: sidecar.map_err(unfit)?,
             ..pod
         })
     }

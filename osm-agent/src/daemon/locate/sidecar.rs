@@ -7,19 +7,30 @@ use std::{
 
 use crate::{
     daemon::source::SidecarPlace,
+    error::Result,
     pod::{Cgroup, SidecarCgroup, processes_below},
 };
 
 /// The cgroup that the sidecar's processes are in, if some are there as yet. What the kubelet and the
 /// runtime named lies right below the pod's cgroup; below that, a container may name what it likes.
-pub(super) fn cgroup(place: Option<&SidecarPlace>, pod: &Cgroup, root: &Path) -> SidecarCgroup {
-    let path = match place {
-        Some(SidecarPlace::Cgroup(path)) => Some(path.clone()),
-        Some(SidecarPlace::Container(id)) => of_container(pod.path(), id).and_then(populated),
+///
+/// # Errors
+/// Where the one that is given is not the pod's.
+pub(super) fn cgroup(
+    place: Option<&SidecarPlace>,
+    pod: &Cgroup,
+    root: &Path,
+) -> Result<SidecarCgroup> {
+    let opened = match place {
+        // It may come yet.
+        Some(SidecarPlace::Cgroup(path)) if !root.join(path).exists() => None,
+        Some(SidecarPlace::Cgroup(path)) => Some(pod.open_below(path, root)?),
+        Some(SidecarPlace::Container(id)) => of_container(pod.path(), id)
+            .and_then(populated)
+            .and_then(|path| pod.open_below(&path, root).ok()),
         None => None,
     };
-    let opened = path.and_then(|path| pod.open_below(&path, root).ok());
-    opened.map_or(SidecarCgroup::Unknown, SidecarCgroup::Known)
+    Ok(opened.map_or(SidecarCgroup::Unknown, SidecarCgroup::Known))
 }
 
 fn of_container(pod: &Path, id: &str) -> Option<PathBuf> {
