@@ -5,7 +5,7 @@ mod mesh;
 use std::time::Duration;
 
 use aya::maps::{HashMap, Map, MapData};
-use mesh::{Lists, Mesh, expect_outbound, expect_refused};
+use mesh::{Lists, Mesh, SHARED, expect_outbound, expect_refused};
 use nix::sys::signal::Signal;
 use osm_ebpf_common::{
     address::Address,
@@ -213,13 +213,7 @@ fn more_listeners_than_are_kept_come_and_go() {
     let _remote = mesh.world.outside.server("remote", &[REMOTE]);
     let _local = pod.server("local", &["127.0.0.1:8080"]);
     let old = pod.sidecar_with(&["--workers", "80", "--quiet"]);
-    let shared = [
-        "--outbound",
-        "0.0.0.0:15001,reuseport",
-        "--inbound",
-        "0.0.0.0:15003,reuseport",
-    ];
-    let _new = [(); 4].map(|()| pod.sidecar_with(&shared));
+    let _new = [(); 4].map(|()| pod.sidecar_with(&SHARED));
     old.stop();
     let (mut app, mut client) = (pod.app(), mesh.world.outside.client());
     for _ in 0..10 {

@@ -2,7 +2,9 @@
 
 mod mesh;
 
-use mesh::{Lists, Mesh, expect_direct, expect_outbound, expect_redirected, expect_refused};
+use mesh::{
+    Lists, Mesh, SHARED, expect_direct, expect_outbound, expect_redirected, expect_refused,
+};
 use osm_tests::{Actor, Cgroup, Client, Dial, Listener, Outcome, Pod, SIDECAR_UID, actor::Place};
 use rstest::rstest;
 
@@ -176,7 +178,6 @@ fn listener_from_before_the_identity_was_changed_gets_nothing() {
     expect_nothing_for(thief, &mesh);
 }
 
-/// The sidecar's own listeners are found in its container, as they are elsewhere.
 /// Nor what it bound then and listens on only now.
 #[test]
 fn socket_bound_before_the_identity_was_changed_gets_nothing() {
@@ -203,9 +204,10 @@ fn listener_that_shares_the_sidecar_s_ports_elsewhere_gets_nothing() {
     let (pod, outside) = (&mesh.world.pod, &mesh.world.outside);
     let _remote = outside.server("remote", &[REMOTE]);
     let _local = pod.server("local", &["0.0.0.0:8080"]);
-    let mut thief = Actor::start("thief", &place(pod, pod.app_cgroup()), &SHARED);
+    let flags = [&["sidecar"], &SHARED[..]].concat();
+    let mut thief = Actor::start("thief", &place(pod, pod.app_cgroup()), &flags);
     let _ = attach(&mesh, "uid-and-cgroup", Some(pod.sidecar_cgroup())).succeeded();
-    let mut workers = [(); 3].map(|()| pod.sidecar_with(&SHARED[1..]));
+    let mut workers = [(); 3].map(|()| pod.sidecar_with(&SHARED));
     let (mut app, mut client) = (pod.app(), outside.client());
     for _ in 0..MANY {
         assert_eq!(app.connect(REMOTE).answered_by(), "remote");
@@ -227,15 +229,7 @@ fn listener_that_shares_the_sidecar_s_ports_elsewhere_gets_nothing() {
     thief.expect_no_connection();
 }
 
-/// A sidecar whose ports others of its user may share.
-const SHARED: [&str; 5] = [
-    "sidecar",
-    "--outbound",
-    "0.0.0.0:15001,reuseport",
-    "--inbound",
-    "0.0.0.0:15003,reuseport",
-];
-
+/// The sidecar's own listeners are found in its container, as they are elsewhere.
 #[test]
 fn sidecar_from_before_the_enrolment_is_found() {
     let Some(mesh) = Mesh::new() else { return };

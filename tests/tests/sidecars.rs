@@ -2,7 +2,7 @@
 
 mod mesh;
 
-use mesh::{Lists, Mesh, expect_inbound, expect_outbound, expect_refused};
+use mesh::{Lists, Mesh, SHARED, expect_inbound, expect_outbound, expect_refused};
 use osm_tests::{Actor, Client, Dial, Listener, Need, Pod, canonical, missing};
 
 const REMOTE: &str = "198.51.100.10:80";
@@ -105,16 +105,10 @@ fn workers_share_and_one_that_ends_is_not_missed() {
         let Some(mut scene) = Scene::new() else {
             return;
         };
-        let shared = [
-            "--outbound",
-            "0.0.0.0:15001,reuseport",
-            "--inbound",
-            "0.0.0.0:15003,reuseport",
-        ];
         if !before {
             let _ = scene.mesh.attach(&Lists::default()).succeeded();
         }
-        let [first, second, mut third] = [(); 3].map(|()| scene.pod().sidecar_with(&shared));
+        let [first, second, mut third] = [(); 3].map(|()| scene.pod().sidecar_with(&SHARED));
         if before {
             let attached = scene.mesh.attach(&Lists::default()).succeeded();
             assert!(

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::value_parser;
 
 use crate::long::{self, Test};
 use crate::workspace::Workspace;
@@ -18,7 +19,7 @@ const TEST: Test = Test {
 #[derive(clap::Args)]
 pub struct Args {
     /// For how long new connections are opened.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u64).range(1..))]
     minutes: u64,
     /// Gives all connections what they do [default: the time].
     #[arg(long)]

@@ -10,12 +10,13 @@ use osm_ebpf_common::{decision::Direction, maps::PodRecord};
 
 use super::{
     Ebpf,
-    enrol::sidecar_cgroup,
     hooks::{INBOUND, INBOUND_CODE, is_known_to},
     links::{Condition, Links},
     listeners,
     maps::Held,
-    objects, pins, version,
+    objects, pins,
+    pods::sidecar_cgroup,
+    version,
 };
 use crate::{
     error::{Result, Tried as _},
@@ -250,7 +251,7 @@ impl Ebpf {
         if unheard.is_empty() {
             return Ok(());
         }
-        let cgroup = self.in_force(cookie)?.and_then(sidecar_cgroup);
+        let cgroup = self.maps.in_force(cookie)?.and_then(sidecar_cgroup);
         let present = listeners::directions(pod, cgroup)?;
         for direction in unheard {
             if present.contains(&direction) {

@@ -4,10 +4,10 @@ use std::{collections::HashMap, ptr};
 
 use osm_ebpf_common::{
     decision::Direction,
-    maps::{MAX_PODS, PodEntry, PodRecord, PolicyWord},
+    maps::{MAX_PODS, PodRecord, PolicyWord},
 };
 
-use super::{Ebpf, links::Links, listeners, objects, version};
+use super::{Ebpf, links::Links, listeners, objects, pods::sidecar_cgroup, version};
 use crate::{
     config::Lists,
     error::{Error, Result},
@@ -40,7 +40,7 @@ impl Ebpf {
             (None, Some(record)) => self.maps.policy(record.slot().min(MAX_PODS - 1))?,
             (None, None) => no_lists().word(0),
         };
-        let in_force = self.in_force(cookie)?;
+        let in_force = self.maps.in_force(cookie)?;
         let mended = self.mend(pod, record.as_ref(), policy, word);
         if let (Err(_), Some((entry, word))) = (&mended, in_force) {
             // The error that is reported is the first one. The lists stay those that the pod went by.
@@ -96,15 +96,6 @@ impl Ebpf {
         Ok(true)
     }
 
-    /// A pod and its lists as the maps of this version describe them.
-    pub(super) fn in_force(&self, cookie: u64) -> Result<Option<(PodEntry, PolicyWord)>> {
-        let entry = self.maps.pod(cookie)?;
-        let entry = entry.filter(|entry| entry.slot() < MAX_PODS);
-        entry
-            .map(|entry| Ok((entry, self.maps.policy(entry.slot())?)))
-            .transpose()
-    }
-
     /// Describes a pod and attaches the programs to it.
     fn enrol_new(&mut self, pod: &Pod, policy: &Policy) -> Result<Enrolled> {
         let cookie = pod.netns.cookie()?;
@@ -146,8 +137,8 @@ impl Ebpf {
             if pod.shares_cgroup {
                 maps.describe(pod, slot, word)?;
             }
-            let entry = maps.pod(pod.netns.cookie()?)?;
-            let cgroup = entry.and_then(|entry| sidecar_cgroup((entry, word)));
+            let in_force = maps.in_force(pod.netns.cookie()?)?;
+            let cgroup = in_force.and_then(sidecar_cgroup);
             listeners::find(pod, &mut maps.listeners, &BOTH, cgroup)
         })
     }
@@ -176,9 +167,9 @@ impl Ebpf {
             self.stage_interfaces(pod, policy, word.id())?;
         }
         let mut unheard = self.directions_without_listener(cookie)?;
-        let known_by = self.in_force(cookie)?.map(sidecar_cgroup);
+        let known_by = self.maps.in_force(cookie)?.map(sidecar_cgroup);
         let is_changed = self.maps.describe(pod, slot, word)?;
-        let cgroup = self.in_force(cookie)?.and_then(sidecar_cgroup);
+        let cgroup = self.maps.in_force(cookie)?.and_then(sidecar_cgroup);
         let maps = &mut self.maps;
         if cgroup.is_some() && known_by.is_some_and(|before| before != cgroup) {
             // Kept were listeners of whoever was the sidecar until now.
@@ -227,12 +218,6 @@ impl Ebpf {
             "give that one, or detach the pod first",
         ))
     }
-}
-
-/// By which the sidecar is told from others of the same user, where it is.
-pub(super) fn sidecar_cgroup((entry, word): (PodEntry, PolicyWord)) -> Option<u64> {
-    let cgroup = entry.sidecar_cgroup();
-    cgroup.filter(|_| entry.goes_by_cgroup(word))
 }
 
 fn record_of(pod: &Pod, slot: u32) -> Result<PodRecord> {

@@ -183,7 +183,7 @@ fn keep(
             result => return result,
         }
     }
-    // As many as there are slots: the others are of the same kind, and share their work.
+    // As many as there are slots: the others are of the same kind. By its user, they share the work all the same.
     Ok(())
 }
 

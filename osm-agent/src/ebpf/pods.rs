@@ -250,6 +250,15 @@ impl Maps {
             .tried(|| "read the map POLICY_IN_FORCE")
     }
 
+    /// A pod and the policy that it goes by, as these maps describe them.
+    pub fn in_force(&self, netns_cookie: u64) -> Result<Option<(PodEntry, PolicyWord)>> {
+        let entry = self.pod(netns_cookie)?;
+        let entry = entry.filter(|entry| entry.slot() < MAX_PODS);
+        entry
+            .map(|entry| Ok((entry, self.policy(entry.slot())?)))
+            .transpose()
+    }
+
     pub fn set_policy(&mut self, slot: u32, word: PolicyWord) -> Result<()> {
         self.policy_in_force
             .set(slot, word, 0)
@@ -368,4 +377,10 @@ fn addressed(pod: &Pod, mut entry: PodEntry) -> (PodEntry, Vec<LocalKey>) {
         add(Address::from(*address));
     }
     (entry, locals)
+}
+
+/// By which the sidecar is told from others of the same user, where it is.
+pub fn sidecar_cgroup((entry, word): (PodEntry, PolicyWord)) -> Option<u64> {
+    let cgroup = entry.sidecar_cgroup();
+    cgroup.filter(|_| entry.goes_by_cgroup(word))
 }

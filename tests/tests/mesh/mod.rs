@@ -22,6 +22,14 @@ pub enum Backend {
     Nft,
 }
 
+/// A sidecar that lets others of its user share its ports.
+pub const SHARED: [&str; 4] = [
+    "--outbound",
+    "0.0.0.0:15001,reuseport",
+    "--inbound",
+    "0.0.0.0:15003,reuseport",
+];
+
 /// A pod, its outside, and an agent.
 pub struct Mesh {
     pub agent: Agent,

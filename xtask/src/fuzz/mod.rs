@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use std::thread;
 
 use anyhow::{Context as _, Result, bail};
+use clap::value_parser;
 
 use crate::build;
 use crate::cargo;
@@ -26,13 +27,13 @@ const MEGABYTES: u32 = 1024;
 #[derive(clap::Args)]
 pub struct Args {
     /// For how long each target runs.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = value_parser!(u64).range(1..))]
     minutes: u64,
     /// Only this target; may be given more than once [default: all].
     #[arg(long)]
     target: Vec<String>,
     /// How many run at once.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u8).range(1..))]
     parallel: u8,
 }
 
