@@ -172,8 +172,15 @@ impl Client {
     /// Binds a socket and does not listen yet.
     #[track_caller]
     pub fn bind(&mut self, address: &str) -> Connection {
-        let address = parse(address);
-        self.connection(&Request::Bind { address })
+        let (address, owner) = (parse(address), None);
+        self.connection(&Request::Bind { address, owner })
+    }
+
+    /// Gives a socket to somebody, and shares a port with others of theirs; does not listen yet.
+    #[track_caller]
+    pub fn bind_as(&mut self, owner: u32, address: &str) -> Connection {
+        let (address, owner) = (parse(address), Some(owner));
+        self.connection(&Request::Bind { address, owner })
     }
 
     /// Listens on such a socket.

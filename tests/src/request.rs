@@ -111,6 +111,8 @@ pub enum Request {
     Bind {
         /// To what.
         address: SocketAddr,
+        /// Whom the socket is given to first (`fchown()`), with `SO_REUSEPORT`.
+        owner: Option<u32>,
     },
     /// `listen()` on such a socket. Answer: likewise.
     ListenOn {

@@ -229,6 +229,32 @@ fn listener_that_shares_the_sidecar_s_ports_elsewhere_gets_nothing() {
     thief.expect_no_connection();
 }
 
+/// Root need not be the sidecar's user for that.
+#[test]
+fn socket_given_to_the_sidecar_s_user_shares_its_ports_by_user_only() {
+    let Some(mesh) = Mesh::new() else { return };
+    let pod = &mesh.world.pod;
+    let mut thief = pod.client(0);
+    let socket = thief.bind_as(SIDECAR_UID, "0.0.0.0:15001").id;
+    let cgroup = Some(pod.sidecar_cgroup());
+    let _ = attach(&mesh, "uid-and-cgroup", cgroup).succeeded();
+    let mut sidecar = pod.sidecar_with(&SHARED);
+    let _remote = mesh.world.outside.server("remote", &[REMOTE]);
+    assert_eq!(thief.listen_on(socket).error, None);
+    let mut app = pod.app();
+    for _ in 0..MANY {
+        assert_eq!(app.connect(REMOTE).answered_by(), "remote");
+    }
+    assert_eq!(sidecar.drain().len(), MANY);
+    let _ = attach(&mesh, "uid", cgroup).succeeded();
+    for _ in 0..MANY {
+        assert!(app.connect(Dial::to(REMOTE).no_greeting()).connected);
+    }
+    let got = sidecar.drain().len();
+    assert!((1..MANY).contains(&got), "{got} of {MANY}");
+    assert_eq!(thief.accept(socket).local().port(), 15001);
+}
+
 /// The sidecar's own listeners are found in its container, as they are elsewhere.
 #[test]
 fn sidecar_from_before_the_enrolment_is_found() {

@@ -94,7 +94,7 @@ impl Client {
             Request::Listen { address, reuseport } => {
                 Answer::Connection(self.listen(address, reuseport))
             }
-            Request::Bind { address } => Answer::Connection(self.bind(address)),
+            Request::Bind { address, owner } => Answer::Connection(self.bind(address, owner)),
             Request::ListenOn { id } => Answer::Connection(self.listen_on(id)?),
             Request::Accept { id } => Answer::Connection(self.accept(id)?),
             Request::Udp(udp) => Answer::Echo(datagram(&udp).unwrap_or_else(|error| Echo {
@@ -144,8 +144,13 @@ impl Client {
         self.keep_listener(spec.open())
     }
 
-    fn bind(&mut self, address: SocketAddr) -> Connection {
-        self.keep_listener(Spec::at(address).bind())
+    fn bind(&mut self, address: SocketAddr, owner: Option<u32>) -> Connection {
+        let spec = Spec {
+            reuseport: owner.is_some(),
+            owner,
+            ..Spec::at(address)
+        };
+        self.keep_listener(spec.bind())
     }
 
     fn listen_on(&mut self, id: u64) -> Result<Connection> {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, anyhow, bail};
+use nix::unistd::fchown;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// A listener as the command line has it: `ADDRESS:PORT[,v6only][,reuseport]`.
@@ -16,6 +17,8 @@ pub struct Spec {
     pub v6only: bool,
     /// Shared with others that listen there.
     pub reuseport: bool,
+    /// Whom the socket is given to, if not the process's user.
+    pub owner: Option<u32>,
 }
 
 impl FromStr for Spec {
@@ -46,6 +49,7 @@ impl Spec {
             address,
             v6only: false,
             reuseport: false,
+            owner: None,
         }
     }
 
@@ -64,6 +68,9 @@ impl Spec {
             Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).with_context(listening)?;
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(self.reuseport)?;
+        if let Some(owner) = self.owner {
+            fchown(&socket, Some(owner.into()), None).with_context(listening)?;
+        }
         if self.address.is_ipv6() {
             socket.set_only_v6(self.v6only)?;
         }
